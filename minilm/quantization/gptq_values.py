@@ -92,10 +92,9 @@ class GptqMatrix(PackedByRows):
         words, scales = read_array(self.words), read_floats(self.scales)
         zeros = self._integers(read_array(self.zeros))[:, :outputs] + np.uint8(self.zero_offset)
         zeros &= np.uint8(2**self.bits - 1)
-        if self.index is None:
-            index = np.arange(self.stored[1]) // (self.stored[1] // groups)
-        else:
-            index = read_groups(self.index, groups)
+        index = read_groups(self.index, groups) if self.index else np.zeros(1)
+        if not index.any():  # as exllamav2's `ext.py` reads a g_idx of zeros
+            index = np.arange(self.stored[1]) // -(-self.stored[1] // groups)
         rounded = rounding_to(self.dtype)
 
         def decode(first: int, count: int) -> Array:

@@ -14,9 +14,11 @@ from minilm.quantization.awq_values import packed_by_awq
 from minilm.quantization.bitsandbytes_values import packed_by_bitsandbytes
 from minilm.quantization.checkpoint import Checkpoint, UndecodableError
 from minilm.quantization.dequantized import DequantizedTensor, PackedByRows, PackedMatrix
+from minilm.quantization.exl2_values import Exl2Matrix
 from minilm.quantization.gptq_values import GptqMatrix
 from minilm.quantization.hqq_values import HqqMatrix
 from minilm.quantization.logical_tensors import LogicalTensor, LogicalTensors
+from minilm.quantization.marlin_values import MarlinMatrix
 from minilm.quantization.mlx_values import packed_by_mlx
 from minilm.quantization.quanto_values import packed_by_quanto
 from minilm.quantization.quark_values import QuarkMatrix
@@ -32,11 +34,13 @@ METHODS: dict[str, Callable[[LogicalTensor, Checkpoint], PackedMatrix]] = {
     "awq": packed_by_awq,
     bitsandbytes.METHOD: packed_by_bitsandbytes,
     compressed.METHOD: packed_with_scales,
+    "exl2": Exl2Matrix.of,
     "fbgemm_fp8": packed_with_scales,
     "fp8": packed_with_scales,
     "gptq": GptqMatrix.of,
     "hqq": HqqMatrix.of,
     "int8": packed_with_scales,
+    "marlin": MarlinMatrix.of,
     mlx.METHOD: packed_by_mlx,
     "modelopt": packed_with_scales,
     "mxfp4": packed_by_gpt_oss,

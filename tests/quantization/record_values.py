@@ -316,6 +316,24 @@ def mlx() -> Iterator[Example]:
         yield Example(f"{mode}, {bits} bits, groups of {group}, {dtype}", stored, values, options)
 
 
+def marlin() -> Iterator[Example]:
+    """Layers of Marlin, smaller than its kernels take; its `marlin_cuda` is not called: a stub will do."""
+    marlin = importlib.import_module("marlin")
+    for groups in (2, 1):
+        layer = nn.Module.__new__(marlin.Layer)
+        nn.Module.__init__(layer)
+        layer.k, layer.n, layer.groupsize = 32, 64, 32 // groups
+        layer.B = torch.zeros(2, 128, dtype=torch.int32)
+        layer.s = torch.zeros(groups, 64, dtype=torch.float16)
+        scales = (0.1 + torch.rand(64, groups)).half()
+        integers = torch.randint(-8, 8, (64, groups, layer.groupsize))
+        linear = nn.Linear(32, 64, bias=False, dtype=torch.float16)
+        linear.weight.data = (integers * scales[..., None]).reshape(64, 32)
+        layer.pack(linear, scales)
+        stored = {"m.B": layer.B, "m.s": layer.s}
+        yield Example(f"{groups} groups", stored, linear.weight.data)
+
+
 def torchao() -> Iterator[Example]:
     """Linear layers of `torchao.quantization.quantize_`, flattened for safetensors; int4 needs a GPU."""
     torchao = importlib.import_module("torchao.quantization")
@@ -373,6 +391,7 @@ LIBRARIES: dict[str, tuple[str, Callable[[], Iterator[Example]]]] = {
     "bitsandbytes": ("bitsandbytes.functional", bitsandbytes),
     "compressed-tensors": ("compressed_tensors.compressors", compressed_tensors),
     "fp8": ("transformers.integrations.finegrained_fp8", fp8),
+    "marlin": ("marlin", marlin),
     "mlx": ("mlx.core", mlx),
     "mxfp4": ("transformers.integrations.mxfp4", mxfp4),
     "gptq": ("gptqmodel.nn_modules.qlinear.torch", gptq),

@@ -164,6 +164,39 @@ def test_awq_stored_by_outputs(tmp_path: Path) -> None:
     assert np.array_equal(actual["m.weight"], values.numpy())
 
 
+def test_groups_of_different_bits(tmp_path: Path) -> None:
+    """EXL2: 5, 3 and 3 bits for 32 inputs each, and 2 for the last 16."""
+    bits, counts, outputs = [5, 3, 3, 2], [32, 32, 32, 16], 32
+    integers = [torch.randint(2**n, (rows, outputs)) for n, rows in zip(bits, counts, strict=True)]
+    words, groups = [], []
+    for n, rows in zip(bits, integers, strict=True):
+        columns = [sum(int(x) << n * i for i, x in enumerate(column)) for column in rows.T]
+        stream = b"".join(each.to_bytes(n * len(rows) // 8, "little") for each in columns)
+        groups += [n, sum(map(len, words))]
+        words.append(np.frombuffer(stream, "<i4").reshape(outputs, -1).T)
+    steps, largest = torch.randint(16, (4, outputs)), torch.rand(4).half()
+    order = torch.randperm(112)
+    tensors = {
+        "m.q_weight": torch.from_numpy(np.concatenate(words)),
+        "m.q_groups": torch.tensor(groups, dtype=torch.int16),
+        "m.q_scale": (steps.reshape(4, 4, 8) << 4 * torch.arange(8)).sum(-1).to(torch.int32),
+        "m.q_scale_max": largest,
+        "m.q_invperm": torch.argsort(order).to(torch.int32),
+    }
+    actual = decoded(tmp_path, "exl2", tensors, {"m.weight": (outputs, 112)})
+    scales = ((steps + 1) ** 2).half() * (largest / 256)[:, None]
+    values = torch.empty(112, outputs, dtype=torch.float16)
+    values[order] = torch.cat(
+        [(q - 2 ** (n - 1)) * s for q, n, s in zip(integers, bits, scales, strict=True)]
+    )
+    assert np.array_equal(actual["m.weight"], values.T.float().numpy())
+    tensors["m.q_groups"][2] = 7
+    with pytest.raises(
+        FormatError, match=r"m\.q_groups with .* inputs in its groups, expected 112"
+    ):
+        decoded(tmp_path, "exl2", tensors, {"m.weight": (outputs, 112)})
+
+
 @pytest.mark.parametrize("stated", [[128, 128], None])
 def test_blocks_at_the_ends_are_smaller(tmp_path: Path, stated: list[int] | None) -> None:
     """DeepSeek-V3's kv_a_proj_with_mqa has 576 rows: four blocks of 128 and one of 64."""
@@ -195,6 +228,14 @@ def test_matrices_without_their_zeros(tmp_path: Path, format: SparseFormat) -> N
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     actual = decoded(tmp_path, "compressed-tensors", tensors, {"m.weight": (8, 32)})
     assert np.array_equal(actual["m.weight"], matrix)
+
+
+def test_an_index_of_zeros_means_groups_in_order(tmp_path: Path) -> None:
+    example = RECORDED["gptq"][0]
+    shape, tensors = {"m.weight": tuple(example.values.shape)}, dict(example.tensors)
+    tensors["m.g_idx"] = torch.zeros(64, dtype=torch.int32)
+    actual = decoded(tmp_path, "gptq", tensors, shape, dict(example.config))
+    assert np.array_equal(actual["m.weight"], example.values.float().numpy())
 
 
 def test_a_group_that_is_not_there_is_named(tmp_path: Path) -> None:
