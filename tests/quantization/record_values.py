@@ -2,7 +2,8 @@
 
 Random matrices, each a few kB, into recorded_values.json. The libraries are needed for this alone:
 hqq 0.2.8.post1, optimum-quanto 0.2.7, aqlm 1.1.7, amd-quark 0.13, gptqmodel 7.6.0, bitsandbytes 0.50.2,
-compressed-tensors 0.20.0, torchao 0.18.0, mlx 0.32.4, transformers 5.24.0 (all with torch 2.13, on a CPU).
+compressed-tensors 0.20.0, torchao 0.18.0, mlx 0.32.4, nvidia-modelopt 0.47.0, transformers 5.24.0, marlin of
+April 2024 (all with torch 2.13, on a CPU).
 """
 
 from __future__ import annotations
@@ -198,8 +199,7 @@ def bitsandbytes() -> Iterator[Example]:
             f"m.weight.{key}": value for key, value in state.as_dict(packed=True).items()
         }
         name = f"{kind}, nested {nested}, {height} x {width}, blocks of {block}, {dtype}"
-        # Of FP4 the kernels have -0, which quant_map has not.
-        yield Example(name, stored, functional.dequantize_4bit(packed, state) + 0.0)
+        yield Example(name, stored, functional.dequantize_4bit(packed, state))
     integers, extents, _ = functional.int8_vectorwise_quant(torch.randn(8, 32).half())
     stored = {"m.weight": integers, "m.SCB": extents, "m.weight_format": torch.tensor(0).byte()}
     yield Example("int8", stored, functional.int8_vectorwise_dequant(integers, extents))
@@ -334,6 +334,18 @@ def marlin() -> Iterator[Example]:
         yield Example(f"{groups} groups", stored, linear.weight.data)
 
 
+def modelopt() -> Iterator[Example]:
+    """NVFP4 of ModelOpt, by the names that its export gives the parts."""
+    tensors = importlib.import_module("modelopt.torch.quantization.qtensor.nvfp4_tensor")
+    for dtype in ("bf16", "f16"):
+        matrix = torch.randn(8, 64).to(DTYPES[dtype])
+        packed, scale, of_all = tensors.NVFP4QTensor.quantize(matrix, 16)
+        parts = {"": packed._quantized_data, "_scale": scale, "_scale_2": of_all}
+        stored = {f"m.weight{ending}": part for ending, part in parts.items()}
+        options = {"scale": scale, "double_scale": of_all, "block_sizes": {-1: 16}}
+        yield Example(f"NVFP4, {dtype}", stored, packed.dequantize(torch.bfloat16, **options))
+
+
 def torchao() -> Iterator[Example]:
     """Linear layers of `torchao.quantization.quantize_`, flattened for safetensors; int4 needs a GPU."""
     torchao = importlib.import_module("torchao.quantization")
@@ -393,6 +405,7 @@ LIBRARIES: dict[str, tuple[str, Callable[[], Iterator[Example]]]] = {
     "fp8": ("transformers.integrations.finegrained_fp8", fp8),
     "marlin": ("marlin", marlin),
     "mlx": ("mlx.core", mlx),
+    "modelopt": ("modelopt.torch.quantization.qtensor.nvfp4_tensor", modelopt),
     "mxfp4": ("transformers.integrations.mxfp4", mxfp4),
     "gptq": ("gptqmodel.nn_modules.qlinear.torch", gptq),
     "hqq": ("hqq", hqq),
