@@ -71,6 +71,7 @@ def test_values_are_the_librarys_to_the_bit(tmp_path: Path, method: str, example
     check(tmp_path, method, example)
 
 
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
 @pytest.mark.parametrize("method", LIBRARIES)
 def test_values_are_those_of_the_installed_library(tmp_path: Path, method: str) -> None:
     library = LIBRARIES[method][0]
