@@ -93,13 +93,11 @@ def packed_by_awq(tensor: LogicalTensor, checkpoint: Checkpoint) -> PackedByRows
     check_stored(words, zeros, dtypes=("int32",))
     check_stored(scales)
     dtype = value_dtype(scales, checkpoint)
-    if words.shape[0] == scales.shape[0] and scales.shape[1] == _WORD * zeros.shape[1]:
-        gemv = words.shape[0], words.shape[1] * _WORD
-        if sorted(gemv) == sorted(tensor.shape):
-            size = _group_size(gemv[1], scales.shape[1], checkpoint)
-            check_shape(zeros, (gemv[0], scales.shape[1] // _WORD))
-            transposed = is_transposed(tensor, gemv)
-            return AwqRows(gemv, transposed, words, zeros, scales, size=size, dtype=dtype)
+    gemv, padded = (words.shape[0], words.shape[1] * _WORD), scales.shape[1]
+    by_outputs = scales.shape[0] == gemv[0] and zeros.shape == (gemv[0], padded // _WORD)
+    if by_outputs and sorted(gemv) == sorted(tensor.shape):
+        transposed, size = is_transposed(tensor, gemv), _group_size(gemv[1], padded, checkpoint)
+        return AwqRows(gemv, transposed, words, zeros, scales, size=size, dtype=dtype)
     groups, outputs = scales.shape
     check_shape(words, (words.shape[0], outputs // _WORD))
     check_shape(zeros, (groups, outputs // _WORD))

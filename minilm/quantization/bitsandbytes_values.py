@@ -83,8 +83,9 @@ class FourBitMatrix(PackedByRows):
         check_stored(values)
         check_shape(values, (16,))
         transposed, absmax = is_transposed(tensor, stored), _scales(tensor, state)
-        if 2 * packed.nbytes < tensor.count or absmax.codes.count != -(-tensor.count // block):
-            raise UndecodableError(f"{absmax.codes.count} absmax for {list(stored)}")
+        check_shape(absmax.codes, (-(-tensor.count // block),))
+        if 2 * packed.nbytes < tensor.count:
+            raise UndecodableError(f"{packed.nbytes} bytes for {list(stored)}")
         return FourBitMatrix(stored, transposed, pairs, values, absmax, block=block, dtype=dtype)
 
     def open_rows(self) -> DecodeRows:

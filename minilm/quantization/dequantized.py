@@ -143,9 +143,9 @@ def optional_part(tensor: LogicalTensor, ending: str) -> StoredTensor | None:
 
 def is_transposed(tensor: LogicalTensor, stored: Shape) -> bool:
     """Whether the model has the matrices of shape ``stored`` transposed. Raises UndecodableError."""
-    if tensor.shape == stored:
+    if tensor.shape == stored and len(stored) >= 2:
         return False
-    if tensor.shape == (*stored[:-2], *stored[:-3:-1]):
+    if tensor.shape == (*stored[:-2], *stored[:-3:-1]) and len(stored) >= 2:
         return True
     raise UndecodableError(f"stored as {list(stored)} for {list(tensor.shape)}")
 

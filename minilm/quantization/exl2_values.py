@@ -57,6 +57,8 @@ class Exl2Matrix(PackedByRows):
         check_stored(largest, dtypes=("float16",))
         stored = words.shape[1], places.count
         number = largest.count
+        check_shape(places, (places.count,))
+        check_shape(largest, (number,))
         check_shape(groups, (2 * number,))
         check_shape(scales, (number, -(-stored[0] // 8)))
         return Exl2Matrix(

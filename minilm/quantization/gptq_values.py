@@ -58,7 +58,8 @@ class GptqMatrix(PackedByRows):
         """Raises UndecodableError."""
         words, zeros, scales = tensor.parts[0], part(tensor, "qzeros"), part(tensor, "scales")
         index = optional_part(tensor, "g_idx")
-        check_stored(words, zeros, dtypes=tuple(INTEGERS))
+        check_stored(words, dtypes=tuple(INTEGERS))
+        check_stored(zeros, dtypes=(words.dtype,))
         check_stored(scales)
         stated = checkpoint.config.get("checkpoint_format") or checkpoint.config.get("format")
         if stated is not None and stated not in _ZERO_OFFSETS:

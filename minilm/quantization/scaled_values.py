@@ -95,7 +95,7 @@ def scaled_matrix(tensor: LogicalTensor, dtype: str, checkpoint: Checkpoint) -> 
         raise UndecodableError(f"{values.name} of shape {list(stored)}")
     scale_dtype = EXPONENTS if scales.dtype == "uint8" else scales.dtype
     grid = _grid(scales, stored)
-    if grid[:-2] not in (stored[:-2], (1,) * len(stored[:-2])):
+    if 0 in grid or grid[:-2] not in (stored[:-2], (1,) * len(stored[:-2])):
         raise UndecodableError(f"{scales.name} of shape {list(scales.shape)}")
     zeros = optional_part(tensor, "_zero_point")
     if zeros is not None:
