@@ -22,7 +22,8 @@ from minilm.values.difference import difference
 from minilm.values.packed import with_decoded
 from minilm.values.read import Reader
 from minilm.values.statistics import Unread, statistics
-from tests.quantization.record_values import LIBRARIES, Example, examples, recorded
+from tests.quantization.library_examples import Example
+from tests.quantization.record_values import LIBRARIES, examples, recorded
 
 RECORDED = recorded()
 CASES = [

@@ -19,7 +19,8 @@ from minilm.quantization.logical_tensors import decode
 from minilm.quantization.nf4_packing import Nf4Packing
 from minilm.quantization.sparse_packing import SparseFormat, SparsePacking
 from minilm.values.packed import with_decoded
-from tests.quantization.record_values import Example, recorded
+from tests.quantization.library_examples import Example
+from tests.quantization.record_values import recorded
 from tests.quantization.test_dequantized import read
 
 RECORDED = recorded()
