@@ -15,6 +15,7 @@ from minilm.units import format_bytes
 
 if TYPE_CHECKING:
     from minilm.costs.trained import Trained
+    from minilm.values.statistics import Unread
 
 # Above this size, stable ranks (dozens of passes over a matrix) would dominate the time of --stats.
 MAX_STABLE_RANK_BYTES = 2**26
@@ -112,12 +113,11 @@ def with_statistics(
 
     Large files get no stable ranks unless ``stable_rank`` is set; a note says so.
     """
-    from minilm.values.packed import with_decoded
     from minilm.values.stable_rank import is_too_large
     from minilm.values.statistics import statistics
 
-    stored, report = _require_header(inspection, "--stats"), inspection.report
-    header, left_out = with_decoded(stored, inspection.logical)
+    report = inspection.report
+    header, left_out = _decoded(inspection, "--stats")
     stable_rank = stable_rank or header.data_bytes <= MAX_STABLE_RANK_BYTES
     if not stable_rank:
         note = (
@@ -142,10 +142,9 @@ def with_statistics(
 def with_difference(inspection: Inspection, other: Inspection, progress: Progress | None) -> Report:
     """The report with what is added and removed in ``other``, and how the common values differ."""
     from minilm.values.difference import difference
-    from minilm.values.packed import with_decoded
 
     (before, left_out), (after, left_out_after) = (
-        with_decoded(_require_header(each, "--diff"), each.logical) for each in (inspection, other)
+        _decoded(each, "--diff") for each in (inspection, other)
     )
     changes = difference(
         before,
@@ -166,6 +165,15 @@ def with_difference(inspection: Inspection, other: Inspection, progress: Progres
 
 def _with_note(report: Report, note: str) -> Report:
     return replace(report, notes=(*report.notes, note))
+
+
+def _decoded(inspection: Inspection, option: str) -> tuple[Header, dict[str, Unread]]:
+    """The header with the matrices whose values can be decoded, and what is not read."""
+    from minilm.values.packed import with_decoded
+
+    header, target = _require_header(inspection, option), inspection.target
+    assert target is not None
+    return with_decoded(header, inspection.logical, target.quantization_config, target.stated_dtype)
 
 
 def _require_header(inspection: Inspection, option: str) -> Header:

@@ -67,11 +67,18 @@ class Target:
     @property
     def weights_dtype(self) -> str:
         """The dtype that config.json gives its weights; float32 where it gives none."""
+        return self.stated_dtype or "float32"
+
+    @property
+    def stated_dtype(self) -> str | None:
+        """As `weights_dtype`; None where there is none. A run computes its packed matrices in float32."""
+        if self.quantization:
+            return "float32"
         for key in ("dtype", "torch_dtype"):
             dtype = self.hugging_face.get(key)
             if isinstance(dtype, str):
                 return dtype
-        return "float32"
+        return None
 
     @property
     def reason_undeclared(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array
-from minilm.quantization.checkpoint import UndecodableError
+from minilm.quantization.checkpoint import Checkpoint, UndecodableError
 from minilm.quantization.dequantized import (
     Decode,
     PackedMatrix,
@@ -35,7 +35,7 @@ class AqlmMatrix(PackedMatrix):
     scales: StoredTensor
 
     @staticmethod
-    def of(tensor: LogicalTensor) -> AqlmMatrix:
+    def of(tensor: LogicalTensor, checkpoint: Checkpoint) -> AqlmMatrix:
         """Raises UndecodableError."""
         codes, codebooks = tensor.parts[0], part(tensor, ".codebooks")
         scales = part(tensor, ".scales")

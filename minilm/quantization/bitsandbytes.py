@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from minilm.formats.header import StoredTensor
@@ -37,7 +38,7 @@ def decode_4bit(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | None:
     scales = checkpoint.companions(
         name, ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"
     )
-    state = _state(states, checkpoint)
+    state = read_state(states, checkpoint)
     shape = _shape(values, state, checkpoint)
     blocksize = state.get("blocksize", 0)
     if type(blocksize) is int and blocksize > 0:
@@ -74,7 +75,7 @@ def decode_llm_int8(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | N
     return Decoded(values.name, shape, "int8", METHOD, scales)
 
 
-def _state(states: tuple[StoredTensor, ...], checkpoint: Checkpoint) -> dict[str, Any]:
+def read_state(states: Sequence[StoredTensor], checkpoint: Checkpoint) -> dict[str, Any]:
     """The quant_state JSON of a tensor; empty where it is missing or invalid."""
     raw = checkpoint.read(states[0]) if states else None
     try:

@@ -36,15 +36,20 @@ class UndecodableError(Exception):
 class Checkpoint:
     """A header with its quantization_config and the formula's shapes (``expected``).
 
+    ``dtype`` is what config.json gives the model's weights, if it is known.
     A context manager: the file that a small tensor was last read from stays open until the end.
     """
 
     def __init__(
-        self, header: Header, config: Mapping[str, Any], expected: Mapping[str, Shape]
+        self,
+        header: Header,
+        config: Mapping[str, Any],
+        expected: Mapping[str, Shape],
+        dtype: str | None = None,
     ) -> None:
         self.tensors = {tensor.name: tensor for tensor in header.tensors}
         self.metadata = header.metadata
-        self.config, self.expected = config, expected
+        self.config, self.expected, self.dtype = config, expected, dtype
         self._by_module: dict[str, list[StoredTensor]] | None = None
         self._path: Path | None = None
         self._stream: FileIO | None = None

@@ -38,9 +38,16 @@ class RoundedScales:
 
     def values(self) -> Array:
         """What they stand for, (n,)."""
-        of_code = np.repeat(self.scales, NESTED_BLOCK)[: len(self.codes)]
-        values: Array = DYNAMIC_VALUES[self.codes] * of_code + np.float32(self.mean)
-        return values
+        return scale_values(self.codes, DYNAMIC_VALUES, self.scales, self.mean)
+
+
+def scale_values(
+    codes: Array, values: Array, scales: Array, mean: float, block: int = NESTED_BLOCK
+) -> Array:
+    """(n,) uint8 codes of 256 float32 ``values``, times the scale of their block, plus their mean."""
+    of_code = np.repeat(scales, block)[: len(codes)]
+    decoded: Array = values[codes] * of_code + np.float32(mean)
+    return decoded
 
 
 def _dynamic_values() -> Array:

@@ -78,10 +78,10 @@ def _gemv_shape(
     if zeros.shape[0] != scales.shape[0] or not inputs:
         return None
     sizes = (128, 64, 32, inputs)
-    return (outputs, inputs) if padded in [_padded_groups(inputs, size) for size in sizes] else None
+    return (outputs, inputs) if padded in [padded_groups(inputs, size) for size in sizes] else None
 
 
-def _padded_groups(inputs: int, group_size: int) -> int:
+def padded_groups(inputs: int, group_size: int) -> int:
     """Groups a row, padded to whole words of 8 zero points; small groups to 2 or 4 such words."""
     multiple = 8 * {64: 2, 32: 4}.get(group_size, 1)
     return -(-(inputs // group_size) // multiple) * multiple

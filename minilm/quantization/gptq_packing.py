@@ -17,6 +17,7 @@ import numpy as np
 from minilm.errors import ConfigError, FormatError
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array
+from minilm.quantization.bit_fields import unpack
 from minilm.quantization.integer_packing import IntegerPacking
 from minilm.quantization.packing import Rounded, stored_tensor
 
@@ -93,8 +94,5 @@ class GptqPacking(IntegerPacking):
 
     def _codes(self, words: Array) -> Array:
         """The inverse of `_words`, uint8."""
-        count = 32 // self.bits
-        shifts = (np.arange(count, dtype=np.uint32) * self.bits)[:, None]
-        rows = np.ascontiguousarray(words).view(np.uint32)[:, None] >> shifts
-        codes: Array = (rows & (2**self.bits - 1)).astype(np.uint8)
-        return codes.reshape(-1, words.shape[1])
+        codes: Array = unpack(words.T, self.bits).T
+        return codes

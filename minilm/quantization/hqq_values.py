@@ -15,7 +15,7 @@ import numpy as np
 
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array
-from minilm.quantization.checkpoint import UndecodableError
+from minilm.quantization.checkpoint import Checkpoint, UndecodableError
 from minilm.quantization.dequantized import (
     Decode,
     PackedMatrix,
@@ -40,7 +40,7 @@ class HqqMatrix(PackedMatrix):
     zero: StoredTensor
 
     @staticmethod
-    def of(tensor: LogicalTensor) -> HqqMatrix:
+    def of(tensor: LogicalTensor, checkpoint: Checkpoint) -> HqqMatrix:
         """Raises UndecodableError."""
         words, scale, zero = tensor.parts[0], part(tensor, ".scale"), part(tensor, ".zero")
         check_stored(words, dtypes=("uint8", "int32"))

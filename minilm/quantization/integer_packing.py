@@ -19,6 +19,7 @@ import numpy as np
 from minilm.errors import FormatError
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array, as_float32
+from minilm.quantization.bit_fields import unpack
 from minilm.quantization.compressed import METHOD
 from minilm.quantization.packing import (
     Format,
@@ -135,6 +136,4 @@ def pack_int4(codes: Array) -> Array:
 
 def unpack_int4(words: Array) -> Array:
     """int32 (o, i/8) -> codes of -8 to 7, int8 (o, i)."""
-    pairs = np.ascontiguousarray(words, "<i4").view(np.uint8)
-    codes = np.stack((pairs & 15, pairs >> 4), axis=-1).astype(np.int8) - 8
-    return codes.reshape(words.shape[0], -1)
+    return unpack(words, 4).astype(np.int8) - 8

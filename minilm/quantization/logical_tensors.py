@@ -107,9 +107,11 @@ def decode(
                     *((stored,), decoded.scales, decoded.method),
                 )
             )
+        elif stored.name in scales:  # EXL2's q_scale is named like a query's
+            continue
         elif _is_cache_scale(stored, expected):
             cache_scales.append(stored)
-        elif stored.name not in scales:
+        else:
             tensors.append(LogicalTensor(stored.name, stored.shape, stored.dtype, (stored,)))
     if by_name:  # else nothing is decoded, and a header has each name once
         _check_unique(tensors)

@@ -16,8 +16,9 @@ import numpy as np
 from minilm.formats import number_codes
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array
-from minilm.quantization.checkpoint import UndecodableError
+from minilm.quantization.checkpoint import Checkpoint, UndecodableError
 from minilm.quantization.dequantized import (
+    FLOAT8,
     FLOATS,
     Decode,
     PackedMatrix,
@@ -30,8 +31,6 @@ from minilm.quantization.dequantized import (
     rounding_to,
 )
 from minilm.quantization.logical_tensors import LogicalTensor
-
-_FLOAT8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,10 @@ class QuantoBits(PackedMatrix):
         return decode
 
 
-def packed_by_quanto(tensor: LogicalTensor) -> PackedMatrix:
+def packed_by_quanto(tensor: LogicalTensor, checkpoint: Checkpoint) -> PackedMatrix:
     """Raises UndecodableError."""
     data, scale = tensor.parts[0], part(tensor, "._scale")
-    check_stored(data, dtypes=("int8", "uint8", *_FLOAT8))
+    check_stored(data, dtypes=("int8", "uint8", *FLOAT8))
     check_stored(scale)
     if len(data.shape) != 2 or not data.count or tensor.count % data.shape[1]:
         raise UndecodableError(f"_data of shape {list(data.shape)} for {list(tensor.shape)}")

@@ -10,7 +10,7 @@ import numpy as np
 from minilm.formats import number_codes
 from minilm.formats.header import StoredTensor
 from minilm.formats.tensor_io import Array
-from minilm.quantization.checkpoint import UndecodableError
+from minilm.quantization.checkpoint import Checkpoint, UndecodableError
 from minilm.quantization.dequantized import (
     Decode,
     PackedMatrix,
@@ -38,7 +38,7 @@ class QuarkMatrix(PackedMatrix):
     in_order: bool
 
     @staticmethod
-    def of(tensor: LogicalTensor) -> QuarkMatrix:
+    def of(tensor: LogicalTensor, checkpoint: Checkpoint) -> QuarkMatrix:
         """Raises UndecodableError."""
         values, scale = tensor.parts[0], part(tensor, ".weight_scale")
         check_stored(values, dtypes=("int32", "int8", "uint8", "float8_e4m3fn", "float8_e5m2"))

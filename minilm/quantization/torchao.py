@@ -50,7 +50,7 @@ def decode_torchao(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | No
         return None
     module, parameter = match["module"], match["parameter"]
     name = f"{module}{parameter}"
-    class_name, data, attributes = _description(name, checkpoint)
+    class_name, data, attributes = description(name, checkpoint)
     if not class_name and match["values"] != "qdata":
         return None
     others = dict.fromkeys((*SCALE_ATTRIBUTES, *attributes))
@@ -65,7 +65,7 @@ def decode_torchao(values: StoredTensor, checkpoint: Checkpoint) -> Decoded | No
     return Decoded(name, checkpoint.oriented_shape(name, shape), dtype, "torchao", scales)
 
 
-def _description(name: str, checkpoint: Checkpoint) -> tuple[str, dict[str, Any], list[str]]:
+def description(name: str, checkpoint: Checkpoint) -> tuple[str, dict[str, Any], list[str]]:
     """Class, plain attributes and names of the inner tensors, as far as the metadata has them."""
     text = checkpoint.metadata.get(name, "")
     try:

@@ -104,7 +104,8 @@ class Reader:
         self.unpack: Decode | None = None
         if isinstance(tensor, DequantizedTensor):
             assert tensor.packed is not None
-            self.unpack = tensor.packed.open()
+            with np.errstate(all="ignore"):
+                self.unpack = tensor.packed.open()
             return
         assert tensor.file is not None
         assert tensor.offset is not None

@@ -23,6 +23,8 @@ from minilm.cli.quantize import main
 from minilm.errors import ConfigError, FormatError, InputError
 from minilm.formats import gguf
 from minilm.formats.safetensors import read_header
+from minilm.inspection.extras import with_difference
+from minilm.inspection.inspector import inspect_with_sources
 from minilm.interop.convert import convert
 from minilm.interop.gguf import stored_values
 from minilm.operations.comparison import measure
@@ -35,6 +37,7 @@ from minilm.runs import files as run_files
 from minilm.training.train import train
 from minilm.transforms.activations import linear_layers
 from minilm.transforms.quantize import QuantizedLinear
+from minilm.values.difference import Difference
 from tests.conftest import TINY_MODEL, TINY_SETTINGS, make_text, train_tiny
 
 Capture = pytest.CaptureFixture[str]
@@ -498,6 +501,46 @@ def test_a_folder_of_packed_tensors_is_imported_dequantized(
     own, expected = (load(tmp_path / name).model for name in ("run", "expected"))
     for (name, parameter), other in zip(own.named_parameters(), expected.parameters(), strict=True):
         assert torch.equal(parameter, other), name
+
+
+@pytest.mark.parametrize(
+    ("format", "layout", "double"),
+    [
+        *((format, None, False) for format in FORMATS),
+        ("nf4", None, True),
+        *((format, "compressed-tensors", False) for format in ("int8", "int4")),
+        *((format, "gptq", False) for format in ("int8", "int4")),
+        ("int8", "torchao", False),
+    ],
+)
+def test_diff_shows_the_rounding_errors_of_loading_it(
+    format: Any, layout: Any, double: bool, run: Path, tmp_path: Path, cache: Path
+) -> None:
+    """Against the model that it was made of, as against that which convert makes of it, in float32."""
+    packed, loaded, base = tmp_path / "packed", tmp_path / "loaded", run
+    options = {"double_quantization": double, "layout": layout, "cache": cache}
+    quantize(run, packed, format=format, device="cpu", **options)
+    convert(packed, "minilm", loaded)
+    if layout is not None:
+        base = tmp_path / "base"
+        convert(run, "huggingface", base)
+        convert(loaded, "huggingface", tmp_path / "again")
+        loaded = tmp_path / "again"
+    inspections = {each: inspect_with_sources(each) for each in (base, packed, loaded)}
+
+    def difference(before: Path, after: Path) -> Difference:
+        report = with_difference(inspections[before], inspections[after], None)
+        assert report.difference is not None
+        return report.difference
+
+    assert {each.identical for each in difference(loaded, packed).changes} == {1}
+    error, expected = difference(base, packed), difference(base, loaded)
+    assert (error.unread, error.added, error.removed) == ((), (), ())
+    assert [(each.name, each.norm, each.max_index) for each in error.changes] == [
+        (each.name, each.norm, each.max_index) for each in expected.changes
+    ]
+    assert error.total.norm == expected.total.norm
+    assert error.total.norm
 
 
 def test_packed_tensors_of_others_are_refused_by_name(run: Path, tmp_path: Path) -> None:

@@ -1,145 +1,44 @@
-"""python -m tests.quantization.record_values: what quantization libraries store, and how they read it.
+"""python -m tests.quantization.record_values [METHOD ...]: what libraries store, and how they read it.
 
 Random matrices, each a few kB, into recorded_values.json. The libraries are needed for this alone:
-hqq 0.2.8.post1, optimum-quanto 0.2.7, aqlm 1.1.7, amd-quark 0.13 (all with torch 2.13, on a CPU).
+hqq 0.2.8.post1, optimum-quanto 0.2.7, aqlm 1.1.7, amd-quark 0.13, gptqmodel 7.6.0, bitsandbytes 0.50.2,
+compressed-tensors 0.20.0, torchao 0.18.0, mlx 0.32.4, nvidia-modelopt 0.47.0, transformers 5.24.0, marlin of
+April 2024 (all with torch 2.13, on a CPU).
 """
 
 from __future__ import annotations
 
 import base64
-import importlib
 import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
+
+from tests.quantization import library_examples as libraries
+from tests.quantization.library_examples import Example
 
 PATH = Path(__file__).parent / "recorded_values.json"
-DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
-
-
-@dataclass(frozen=True)
-class Example:
-    """What is stored of one matrix by its names, and its ``values`` as the library dequantizes it."""
-
-    name: str
-    tensors: Mapping[str, Tensor]
-    values: Tensor
-    config: Mapping[str, Any] = field(default_factory=dict)  # of the quantization_config
-
-
-def hqq() -> Iterator[Example]:
-    """Linear layers of `hqq.core.quantize.HQQLinear`."""
-    hqq = importlib.import_module("hqq.core.quantize")
-    for bits, axis, group_size, dtype in (
-        *((8, 1, 32, "f16"), (6, 0, 8, "bf16"), (4, 1, 32, "f16"), (4, 0, 8, "bf16")),
-        *((4, 1, 16, "f32"), (3, 1, 32, "f16"), (3, 0, 16, "bf16"), (2, 1, 16, "bf16")),
-        *((1.58, 1, 16, "f16"), (1, 1, 8, "f16")),
-    ):
-        config = hqq.BaseQuantizeConfig(nbits=bits, group_size=group_size, axis=axis)
-        layer = hqq.HQQLinear(
-            nn.Linear(32, 8, bias=False), config, compute_dtype=DTYPES[dtype], device="cpu"
-        )
-        stored = {f"m.{key}": value for key, value in layer.state_dict().items()}
-        name = f"{bits} bits, groups of {group_size} along {axis}, {dtype}"
-        yield Example(name, stored, layer.dequantize())
-
-
-def quanto() -> Iterator[Example]:
-    """Linear layers of `optimum.quanto.quantize`; a last one with whole zero points."""
-    quanto = importlib.import_module("optimum.quanto")
-    for kind, width, height, dtype in (
-        *(("qint2", 64, 6, "f16"), ("qint2", 256, 2, "bf16"), ("qint4", 64, 5, "f32")),
-        *(("qint4", 256, 2, "f16"), ("qint8", 32, 8, "bf16"), ("qfloat8_e4m3fn", 32, 8, "f16")),
-        ("qfloat8_e5m2", 32, 8, "bf16"),
-    ):
-        model = nn.Sequential()
-        model.m = nn.Linear(width, height, bias=False, dtype=DTYPES[dtype])
-        quanto.quantize(model, weights=getattr(quanto, kind))
-        quanto.freeze(model)
-        values = model.m.weight.dequantize().detach()
-        yield Example(f"{kind}, {height} x {width}, {dtype}", dict(model.state_dict()), values)
-    weights = importlib.import_module("optimum.quanto.tensor.weights.quantization")
-    matrix = torch.randn(6, 64, dtype=torch.float16)
-    scale, shift = quanto.MaxOptimizer()(matrix, quanto.qint4, 0, 32, zeropoint=True)
-    packed = weights.quantize_weight(matrix, quanto.qint4, 0, scale, shift=shift, group_size=32)
-    parts = {"_data._data": packed._data._data, "_scale": scale, "_shift": shift}
-    stored = {f"m.weight.{part}": tensor for part, tensor in parts.items()}
-    yield Example("qint4, 6 x 64, whole zero points", stored, packed.dequantize())
-
-
-def aqlm() -> Iterator[Example]:
-    """Random codes and codebooks, which is what training changes, read by `aqlm.utils`."""
-    aqlm = importlib.import_module("aqlm.utils")
-    for number, bits, a, b, dtype in (
-        *((1, 8, 1, 8, "f16"), (2, 5, 1, 8, "f16"), (3, 4, 2, 4, "f32"), (1, 9, 1, 2, "bf16")),
-    ):
-        codes = aqlm.pack_int_data(torch.randint(2**bits, (8 // a, 32 // b, number)), bits)
-        codebooks = torch.randn(number, 2**bits, a, b).to(DTYPES[dtype])
-        scales = torch.rand(8 // a, 1, 1, 1).to(DTYPES[dtype])
-        values = aqlm._dequantize_weight(aqlm.unpack_int_data(codes, bits), codebooks, scales)
-        stored = {"m.codes": codes, "m.codebooks": codebooks, "m.scales": scales}
-        yield Example(f"{number} x {bits} bits for {a} x {b}, {dtype}", stored, values)
-
-
-def quark() -> Iterator[Example]:
-    """A matrix of a tiny Llama that `quark.torch` exports, and as it imports it again."""
-    quark = importlib.import_module("quark.torch")
-    configs = importlib.import_module("quark.torch.quantization.config.config")
-    one = {"observer_method": "min_max", "is_dynamic": False}
-    whole = {"symmetric": True, "scale_type": "float", "round_method": "half_even"} | one
-    for kind, options, dtype in (
-        ("Int4PerGroupSpec", {"ch_axis": -1, "group_size": 16}, "f16"),
-        ("Uint4PerGroupSpec", {"ch_axis": -1, "group_size": 8, "symmetric": False}, "bf16"),
-        ("Int4PerChannelSpec", {"ch_axis": 0}, "f16"),
-        ("Int4PerTensorSpec", whole, "f32"),
-        ("Int8PerGroupSpec", {"ch_axis": -1, "group_size": 16}, "f16"),
-        ("Int8PerChannelSpec", {"ch_axis": 0}, "bf16"),
-        ("Int8PerTensorSpec", whole, "f16"),
-        ("FP8E4M3PerTensorSpec", one, "f16"),
-        ("FP8E4M3PerChannelSpec", {"ch_axis": 0, "is_dynamic": False}, "f16"),
-    ):
-        weight = getattr(configs, kind)(**options).to_quantization_spec()
-        layers = configs.QLayerConfig(weight=weight)
-        quantizer = quark.ModelQuantizer(
-            configs.QConfig(global_quant_config=layers, exclude=["lm_head"])
-        )
-        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-            model = quantizer.quantize_model(_tiny_llama(DTYPES[dtype]), [torch.ones(1, 8).long()])
-            quark.export_safetensors(quantizer.freeze(model), folder)
-            read = quark.import_model_from_safetensors(_tiny_llama(DTYPES[dtype]), folder)
-            layer = read.model.layers[0].mlp.down_proj
-            values = layer._get_qweight(layer.weight).clone()
-            stored = load_file(f"{folder}/model.safetensors")
-            config = json.loads(Path(folder, "config.json").read_text())["quantization_config"]
-        module = "model.layers.0.mlp.down_proj."
-        tensors = {
-            name.replace(module, "m."): stored[name] for name in stored if name.startswith(module)
-        }
-        read_fields = {key: config[key] for key in ("global_quant_config", "export")}
-        yield Example(f"{kind}, {dtype}", tensors, values, read_fields)
-
-
-def _tiny_llama(dtype: torch.dtype) -> nn.Module:
-    transformers = importlib.import_module("transformers")
-    widths = {"hidden_size": 16, "intermediate_size": 32, "vocab_size": 8}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1}
-    config = transformers.LlamaConfig(**widths, **heads, tie_word_embeddings=False)
-    model: nn.Module = transformers.LlamaForCausalLM(config).to(dtype)
-    return model
-
 
 # quant_method -> what its library stores; the module that is imported of it.
 LIBRARIES: dict[str, tuple[str, Callable[[], Iterator[Example]]]] = {
-    "hqq": ("hqq", hqq),
-    "quanto": ("optimum.quanto", quanto),
-    "aqlm": ("aqlm", aqlm),
-    "quark": ("quark.torch", quark),
+    "awq": ("gptqmodel.quantization.awq.utils.packing_utils", libraries.awq),
+    "bitsandbytes": ("bitsandbytes.functional", libraries.bitsandbytes),
+    "compressed-tensors": ("compressed_tensors.compressors", libraries.compressed_tensors),
+    "fp8": ("transformers.integrations.finegrained_fp8", libraries.fp8),
+    "marlin": ("marlin", libraries.marlin),
+    "mlx": ("mlx.core", libraries.mlx),
+    "modelopt": ("modelopt.torch.quantization.qtensor.nvfp4_tensor", libraries.modelopt),
+    "mxfp4": ("transformers.integrations.mxfp4", libraries.mxfp4),
+    "gptq": ("gptqmodel.nn_modules.qlinear.torch", libraries.gptq),
+    "hqq": ("hqq", libraries.hqq),
+    "torchao": ("torchao.quantization", libraries.torchao),
+    "quanto": ("optimum.quanto", libraries.quanto),
+    "aqlm": ("aqlm", libraries.aqlm),
+    "quark": ("quark.torch", libraries.quark),
 }
 
 
@@ -169,24 +68,24 @@ def recorded() -> dict[str, list[Example]]:
                 name,
                 {key: _decoded(entry) for key, entry in stored.items()},
                 _decoded(values),
-                config,
+                *others,
             )
-            for name, (stored, values, config) in entries.items()
+            for name, (stored, values, *others) in entries.items()
         ]
         for method, entries in json.loads(PATH.read_text()).items()
     }
 
 
 if __name__ == "__main__":
-    entries = {
-        method: {
+    entries = json.loads(PATH.read_text())
+    for method in sys.argv[1:] or LIBRARIES:
+        entries[method] = {
             each.name: (
                 {key: _encoded(tensor) for key, tensor in each.tensors.items()},
                 _encoded(each.values),
                 each.config,
+                each.metadata,
             )
             for each in examples(method)
         }
-        for method in LIBRARIES
-    }
     PATH.write_text(json.dumps(entries, indent=0) + "\n")

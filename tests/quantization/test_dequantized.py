@@ -22,7 +22,8 @@ from minilm.values.difference import difference
 from minilm.values.packed import with_decoded
 from minilm.values.read import Reader
 from minilm.values.statistics import Unread, statistics
-from tests.quantization.record_values import LIBRARIES, Example, examples, recorded
+from tests.quantization.library_examples import Example
+from tests.quantization.record_values import LIBRARIES, examples, recorded
 
 RECORDED = recorded()
 CASES = [
@@ -34,12 +35,12 @@ CASES = [
 
 def stored_header(folder: Path, method: str, example: Example) -> tuple[Header, dict[str, Unread]]:
     path = folder / "model.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in example.tensors.items()}, path)
+    tensors = {name: tensor.contiguous() for name, tensor in example.tensors.items()}
+    save_file(tensors, path, metadata=dict(example.metadata))
     header = read_header(path)
     expected = {"m.weight": tuple(example.values.shape)}
-    return with_decoded(
-        header, decode(header, {"quant_method": method, **example.config}, expected)
-    )
+    config = {"quant_method": method, **example.config}
+    return with_decoded(header, decode(header, config, expected), config)
 
 
 def read(tensor: StoredTensor, step: int = 0) -> Array:
@@ -60,10 +61,9 @@ def check(folder: Path, method: str, example: Example) -> None:
     if method == "aqlm" and example.values.dtype == torch.bfloat16:
         # Each library kernel rounds a sum in bfloat16 in its own order.
         torch.testing.assert_close(torch.from_numpy(values), expected, rtol=2**-7, atol=2**-8)
-    else:
-        assert torch.equal(
-            torch.from_numpy(values).view(torch.int32), expected.contiguous().view(torch.int32)
-        )
+    else:  # but for the sign of FP4's zero, which bitsandbytes' quant_map has not, nor ModelOpt
+        actual, expected = torch.from_numpy(values) + 0.0, expected.contiguous() + 0.0
+        assert torch.equal(actual.view(torch.int32), expected.view(torch.int32))
     assert np.array_equal(read(header.tensors[0], step=7), values)
 
 
@@ -72,6 +72,7 @@ def test_values_are_the_librarys_to_the_bit(tmp_path: Path, method: str, example
     check(tmp_path, method, example)
 
 
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
 @pytest.mark.parametrize("method", LIBRARIES)
 def test_values_are_those_of_the_installed_library(tmp_path: Path, method: str) -> None:
     library = LIBRARIES[method][0]
@@ -93,14 +94,14 @@ def test_statistics_and_differences_are_of_the_decoded_values(tmp_path: Path, me
     assert (tensor.name, tensor.dtype, tensor.shape) == ("m.weight", method, tuple(expected.shape))
     assert tensor.norm == pytest.approx(float(expected.norm()))
     assert (tensor.min, tensor.max) == (float(expected.min()), float(expected.max()))
-    assert tensor.stable_rank is not None
+    assert (tensor.stable_rank is not None) == (expected.dim() == 2)
 
     plain = tmp_path / "plain.safetensors"
     save_file({"m.weight": example.values.float().contiguous() + 1}, plain)
     change = difference(header, read_header(plain))
     assert (change.added, change.removed, change.unread) == ((), (), ())
     assert [(each.before, each.after) for each in change.retyped] == [(method, "float32")]
-    assert change.total.max_change == pytest.approx(1, abs=1e-6)
+    assert change.total.max_change == pytest.approx(1, abs=1e-6 * (1 + float(expected.abs().max())))
     assert difference(header, header).identical
 
 
@@ -191,11 +192,11 @@ def test_quark_of_an_unknown_kind_is_assumed(tmp_path: Path, config: dict[str, A
     assert reason(tmp_path, "quark", example) == "not decoded: packed by quark"
 
 
-def test_blocks_of_fp8_in_a_file_of_quark_keep_their_shape(tmp_path: Path) -> None:
+def test_blocks_of_fp8_in_a_file_of_quark_are_read_as_fp8(tmp_path: Path) -> None:
     example = next(each for each in RECORDED["quark"] if each.name.startswith("FP8E4M3PerTensor"))
-    tensors = {**example.tensors, "m.weight_scale": torch.ones(2, 4)}
-    text = reason(tmp_path, "quark", replace(example, tensors=tensors))
-    assert text == "not decoded: packed by fp8"
+    tensors = {**example.tensors, "m.weight_scale": torch.full((2, 4), 2.0)}
+    values = example.tensors["m.weight"].float() * 2
+    check(tmp_path, "quark", replace(example, tensors=tensors, values=values))
 
 
 def test_integers_of_quark_with_other_scales_are_assumed(tmp_path: Path) -> None:
