@@ -17,7 +17,7 @@ def parameters_sha256(model: nn.Module) -> str:
 def tensor_sha256(model: nn.Module) -> dict[str, str]:
     """Of each parameter's numbers as they are in memory, by name."""
     return {
-        name: hashlib.sha256(_bytes(parameter).numpy()).hexdigest()
+        name: hashlib.sha256(_bytes(parameter).numpy().data).hexdigest()
         for name, parameter in model.named_parameters()
     }
 
