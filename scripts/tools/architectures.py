@@ -35,10 +35,10 @@ classifier, alone, or whole. A class that is not declared is counted from its fi
 0.1.0. A model_type that is not is read as another by `minilm inspect --as TYPE`; where the fields of a
 config.json are those of a declared one, the error offers that.
 
-Of the 189 types of causal language models that transformers 5.23 has, 12 are not declared, each an
-architecture of its own: blt, gemma3n as a whole, gemma4_assistant, gemma4_unified_assistant, hrm_text,
-inkling_text, inkling2_text, musicgen, musicgen_melody, qwen4_exp, qwen4_exp_text and reformer.
-`make agree` lists them, and those that a newer transformers adds.
+Of the 189 types of causal language models that transformers 5.23 has, six are not declared: gemma3n as a
+whole, whose tower is a network of timm's, inkling2_text, qwen4_exp and qwen4_exp_text, and musicgen and
+musicgen_melody, which transformers does not build from a configuration of theirs. `make agree` lists them,
+and those that a newer transformers adds.
 
 - counted: names, shapes, formula, components, memory, active parameters; "language model" is the part of a
   larger model that is declared
@@ -53,7 +53,8 @@ inkling_text, inkling2_text, musicgen, musicgen_melody, qwen4_exp, qwen4_exp_tex
   `minilm/architectures/gguf_*.py`, and `tests/architectures/test_gguf_architectures.py` makes such files
   with gguf's own map of names and writer. The texts of Qwen2-VL, Qwen3-VL, PaddleOCR, DeepSeek-OCR and
   HunYuanVL, EmbeddingGemma, encoders of T5 and Nemotron-H with experts have names of their own (`qwen2vl`,
-  ...). Files of other architectures, which are below the table, are counted by name
+  ...), and so have models in the shape of another: Dream is Qwen 2's, LLaDA and Refact Llama's, Maincoder
+  Qwen 3's, LLaDA-MoE and RND1 Qwen 3's with experts. Files of other architectures, which are below the table, are counted by name
 - runs: minilm loads, trains and exports it; "imports": it loads it
 
 | model_type | counted | KV cache | GGUF | runs |
@@ -66,9 +67,7 @@ GGUF files of these architectures of llama.cpp, of the 126 that gguf 0.19 names,
 - towers of pictures and sounds of many models, under one name: clip
 - later than the one RWKV that is declared, the fourth: arwkv7, rwkv6, rwkv6qwen2, rwkv7
 - encoders of text that are not declared: jina-bert-v2, neo-bert, nomic-bert-moe
-- language models that write by diffusion, none declared as such: dream, llada, llada-moe, rnd1
-- other language models that are not declared: cogvlm, grovemoe, maincoder, plamo2, plamo3, plm, refact,
-  smallthinker, step35
+- language models that are not declared: cogvlm, grovemoe, plamo2, plamo3, plm, smallthinker, step35
 - a decoder of sound: wavtokenizer-dec
 """
 

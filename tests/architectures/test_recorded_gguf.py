@@ -19,7 +19,7 @@ from tests.architectures.record_gguf import PATH, record, recorded_tensors
 from tests.formats.files import ARRAY, STRING, UINT32, gguf, scalar, text
 
 RECORD = json.loads(PATH.read_text(encoding="utf-8"))
-INT32 = 5
+INT32, BOOL = 5, 7
 
 
 def stored(key: str, value: Any) -> bytes:
@@ -28,6 +28,8 @@ def stored(key: str, value: Any) -> bytes:
     if isinstance(value, list):
         head = struct.pack("<IQ", INT32, len(value))
         return scalar(key, ARRAY, head + struct.pack(f"<{len(value)}i", *value))
+    if isinstance(value, bool):
+        return scalar(key, BOOL, struct.pack("<?", value))
     return scalar(key, UINT32, struct.pack("<I", value))
 
 
@@ -112,6 +114,16 @@ def test_what_its_metadata_do_not_give_is_counted_by_name(
     assert report.mismatches == ()
     whole = recorded_tensors(RECORD[name]) | tensors
     assert report.parameters.total + report.parameters.buffers == elements(whole)
+
+
+@pytest.mark.parametrize("name", ["Dream", "LLaDA", "LLaDA-MoE", "RND1"])
+def test_what_sees_all_of_a_text_keeps_no_cache(name: str, tmp_path: Path) -> None:
+    (key,) = (key for key in RECORD[name]["keys"] if key.endswith("attention.causal"))
+    caches = []
+    for causal in (False, True):
+        report_of(tmp_path, name, {key: causal}, {})
+        caches.append([each.cache != 0 for each in attention(tmp_path / "x.gguf")])
+    assert caches == [[False], [True]]
 
 
 def test_layers_that_slide_are_those_of_the_list(tmp_path: Path) -> None:
