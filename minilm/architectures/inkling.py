@@ -61,16 +61,17 @@ def layout(config: Config) -> Layout:
     split = split_layers(num_layers, sparse_layers(config, num_layers, lambda i: i >= first))
     taps = field_name(config, "conv_kernel_size", "sconv_kernel_size")
     symbols = {**split.symbols, "z": size(config, taps, 4)}
-    # With it, the other field is that of the experts.
     dense = field_name(config, "intermediate_size", "dense_intermediate_size")
-    shared = size(config, "n_shared_experts", 2)
+    # With that of the dense layers, the usual field is the experts'.
+    own = "moe_intermediate_size" if dense == "intermediate_size" else "intermediate_size"
+    width = _DEFAULTS.experts[2] if dense == "intermediate_size" else _DEFAULTS.feed_forward
     if split.experts:
         symbols |= read_experts(
             config,
             layers=split.expert_layers,
             total=field_name(config, "n_routed_experts", "num_local_experts"),
-            width="moe_intermediate_size" if dense == "intermediate_size" else "intermediate_size",
-            defaults=_DEFAULTS.experts,
+            width=own,
+            defaults=(*_DEFAULTS.experts[:2], width),
         )
     context = field_name(config, "max_position_embeddings", "model_max_length")
     attention, specs, state = _attention(config, kinds)
@@ -83,7 +84,7 @@ def layout(config: Config) -> Layout:
         *convolution(f"{BLOCK}.attn_sconv.conv1d", d),
         *dense_feed_forward(MLP, split.dense),
         *within(split.dense, _scale(f"{MLP}.global_scale")),
-        *_experts(split.experts, shared),
+        *_experts(split.experts, size(config, "n_shared_experts", 2)),
         *convolution(f"{BLOCK}.mlp_sconv.conv1d", d),
         before=norm("model.embed_tokens.embed_norm", components.EMBEDDING_NORM, repeat=ONE),
         symbols=symbols,

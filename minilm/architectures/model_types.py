@@ -184,12 +184,10 @@ MODEL_TYPES: dict[str, ModelType] = {
     "gemma3n": ModelType("gemma3n", text_of="gemma3n_text"),
     "gemma3n_text": ModelType("gemma3n", gguf="gemma3n"),
     "gemma4": ModelType("gemma3n", text_of="gemma4_text", whole="gemma4_multimodal"),
-    "gemma4_assistant": ModelType("gemma4_assistant", by_class=True),
     "gemma4_text": ModelType("gemma3n", gguf="gemma4"),
     "gemma4_unified": ModelType(
         "gemma3n", text_of="gemma4_unified_text", whole="gemma4_multimodal"
     ),
-    "gemma4_unified_assistant": ModelType("gemma4_assistant", by_class=True),
     "gemma4_unified_text": ModelType("gemma3n"),
     "git": ModelType("git_captions"),
     "glm": ModelType("glm", gguf="chatglm"),
@@ -216,6 +214,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "hy_v3": ModelType("hunyuan"),
     "hy_v4": ModelType("hy_v4"),
     "hyperclovax": ModelType("llama_kin"),
+    "inkling2_text": ModelType("inkling2"),
     "inkling_text": ModelType("inkling"),
     "internlm3": ModelType("llama_like", gguf="llama"),
     "iquestcoder": ModelType("llama_like", gguf="llama"),

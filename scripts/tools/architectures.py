@@ -35,10 +35,10 @@ classifier, alone, or whole. A class that is not declared is counted from its fi
 0.1.0. A model_type that is not is read as another by `minilm inspect --as TYPE`; where the fields of a
 config.json are those of a declared one, the error offers that.
 
-Of the 189 types of causal language models that transformers 5.23 has, six are not declared: gemma3n as a
-whole, whose tower is a network of timm's, inkling2_text, qwen4_exp and qwen4_exp_text, and musicgen and
-musicgen_melody, which transformers does not build from a configuration of theirs. `make agree` lists them,
-and those that a newer transformers adds.
+Of the 189 types of causal language models that transformers 5.23 has, seven are not declared: qwen4_exp and
+qwen4_exp_text; gemma3n as a whole, whose tower is a network of timm's; and gemma4_assistant,
+gemma4_unified_assistant, musicgen and musicgen_melody, of which transformers 5.23 builds none.
+`make agree` lists them, and those that a newer transformers adds.
 
 - counted: names, shapes, formula, components, memory, active parameters; "language model" is the part of a
   larger model that is declared
@@ -54,7 +54,8 @@ and those that a newer transformers adds.
   with gguf's own map of names and writer. The texts of Qwen2-VL, Qwen3-VL, PaddleOCR, DeepSeek-OCR and
   HunYuanVL, EmbeddingGemma, encoders of T5 and Nemotron-H with experts have names of their own (`qwen2vl`,
   ...), and so have models in the shape of another: Dream is Qwen 2's, LLaDA and Refact Llama's, Maincoder
-  Qwen 3's, LLaDA-MoE and RND1 Qwen 3's with experts. Files of other architectures, which are below the table, are counted by name
+  Qwen 3's, LLaDA-MoE and RND1 Qwen 3's with experts. Files of other architectures, which are below the
+  table, are counted by name
 - runs: minilm loads, trains and exports it; "imports": it loads it
 
 | model_type | counted | KV cache | GGUF | runs |

@@ -1,4 +1,4 @@
-"""Random small configs of BLT, Reformer and Gemma 4's assistants, and the classes of each."""
+"""Random small configs of BLT and Reformer, and the classes of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from random import Random
 
 from tests.architectures.draws import _flag, _maybe
 from tests.architectures.draws_classes import Config, Draw, labels
-from tests.architectures.draws_decoders import DRAWS as DECODER_DRAWS
 
 
 def _stack(random: Random, **more: object) -> Config:
@@ -64,32 +63,8 @@ def _reformer(random: Random) -> Config:
     )
 
 
-def _assistant(text_type: str) -> Draw:
-    def draw(random: Random) -> Config:
-        own = DECODER_DRAWS[text_type](random)
-        for name in ("tie_word_embeddings", "num_kv_shared_layers"):
-            own.pop(name, None)
-        own |= dict.fromkeys(("hidden_size_per_layer_input", "vocab_size_per_layer_input"), 0)
-        own |= dict.fromkeys(("enable_moe_block", "use_double_wide_mlp"), False)
-        own |= _maybe(random, num_kv_shared_layers=random.choice([0, own["num_hidden_layers"]]))
-        return {"text_config": own} | _maybe(
-            random,
-            backbone_hidden_size=random.randint(1, 30),
-            use_ordered_embeddings=_flag(random),
-            num_centroids=random.randint(1, 4),
-            tie_word_embeddings=_flag(random),
-        )
-
-    return draw
-
-
 DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {
     "blt": (("BltForCausalLM",), _blt),
-    "gemma4_assistant": (("Gemma4AssistantForCausalLM",), _assistant("gemma4_text")),
-    "gemma4_unified_assistant": (
-        ("Gemma4UnifiedAssistantForCausalLM",),
-        _assistant("gemma4_unified_text"),
-    ),
     "reformer": (
         tuple(
             f"Reformer{each}"
