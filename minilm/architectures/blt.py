@@ -143,7 +143,7 @@ def _stack(
 def _layers(stack: _Stack) -> Tensors:
     block, repeat = f"{stack.name}.layers.{{i}}", as_polynomial(stack.layers)
     matrices = (
-        *((f"self_attn.{name}", *shape) for name, *shape in stack.attention),
+        *((f"self_attn.{name}", rows, columns, of) for name, rows, columns, of in stack.attention),
         ("mlp.gate_proj", stack.inner, stack.width, components.FEED_FORWARD_GATE),
         ("mlp.up_proj", stack.inner, stack.width, components.FEED_FORWARD_UP),
         ("mlp.down_proj", stack.width, stack.inner, components.FEED_FORWARD_DOWN),
@@ -153,7 +153,11 @@ def _layers(stack: _Stack) -> Tensors:
         ("post_attention_layernorm", components.FEED_FORWARD_NORM),
     )
     return (
-        *(t for name, *shape in matrices for t in linear(f"{block}.{name}", *shape, repeat=repeat)),
+        *(
+            t
+            for name, rows, columns, part in matrices
+            for t in linear(f"{block}.{name}", rows, columns, part, repeat=repeat)
+        ),
         *(
             t
             for name, part in norms
