@@ -14,12 +14,12 @@ from minilm.architectures.building_blocks import (
     T,
     d,
     embedding,
+    equal_heads,
     f,
     feed_forward,
     linear,
     lm_head,
     norm,
-    read_heads,
 )
 from minilm.architectures.config_fields import flag, layers, size, sub_config
 from minilm.architectures.vision_tower import W, clip_tower, matrix, once, vector, vision_symbols
@@ -30,7 +30,7 @@ from minilm.ledger.symbols import ONE
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of GitForCausalLM for a config.json."""
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=(768, 12, None, None))
+    heads = equal_heads(config, (768, 12, None, None))
     vision = sub_config(config, "vision_config")
     patch = size(vision, "patch_size", 16)
     symbols = {

@@ -14,12 +14,12 @@ from typing import Any
 
 from minilm.architectures.building_blocks import (
     d,
+    equal_heads,
     f,
     feed_forward,
     fused_attention,
     linear,
     norm,
-    read_heads,
 )
 from minilm.architectures.config_fields import field_name, flag, layers, size, sub_config
 from minilm.architectures.decoder import (
@@ -56,13 +56,8 @@ def _gpt_fields(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _codegen(config: Mapping[str, Any]) -> Layout:
     fields = _gpt_fields(config)
-    heads = read_heads(
-        config,
-        width=fields["hidden_size"],
-        heads=fields["num_attention_heads"],
-        kv_heads=None,
-        head_dim=None,
-        defaults=_CODEGEN.heads,
+    heads = equal_heads(
+        config, _CODEGEN.heads, width=fields["hidden_size"], heads=fields["num_attention_heads"]
     )
     block = "transformer.h.{i}"
     return decoder(
@@ -83,13 +78,8 @@ def _codegen(config: Mapping[str, Any]) -> Layout:
 
 def _ctrl(config: Mapping[str, Any]) -> Layout:
     fields = _gpt_fields(config)
-    heads = read_heads(
-        config,
-        width=fields["hidden_size"],
-        heads=fields["num_attention_heads"],
-        kv_heads=None,
-        head_dim=None,
-        defaults=_CTRL.heads,
+    heads = equal_heads(
+        config, _CTRL.heads, width=fields["hidden_size"], heads=fields["num_attention_heads"]
     )
     block = "transformer.h.{i}"
     attention = f"{block}.multi_head_attention"
@@ -119,7 +109,7 @@ def _ctrl(config: Mapping[str, Any]) -> Layout:
 
 
 def _gpt_neox_japanese(config: Mapping[str, Any]) -> Layout:
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=_JAPANESE.heads)
+    heads = equal_heads(config, _JAPANESE.heads)
     block = "gpt_neox_japanese.layers.{i}"
     attention, mlp = f"{block}.attention", f"{block}.mlp"
     last = layers(config, "num_hidden_layers", _JAPANESE.layers) - 1
@@ -141,7 +131,7 @@ def _gpt_neox_japanese(config: Mapping[str, Any]) -> Layout:
 
 
 def _persimmon(config: Mapping[str, Any]) -> Layout:
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=_PERSIMMON.heads)
+    heads = equal_heads(config, _PERSIMMON.heads)
     norms = query_key_norms(f"{ATTENTION}.q_layernorm", f"{ATTENTION}.k_layernorm", bias=True)
     return decoder(
         config,
