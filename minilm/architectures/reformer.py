@@ -33,6 +33,7 @@ from minilm.ledger.symbols import ONE, as_polynomial
 
 Config = Mapping[str, Any]
 _KINDS = ("local", "lsh")
+_MOST_AXES = 8  # each has a dimension in the table of every other
 _BLOCK = "reformer.encoder.layers.{i}"
 _OUTPUT = linear("lm_head.decoder", V, 2 * d, components.LM_HEAD, bias=False, repeat=ONE)
 _CLASSIFIER = head("classifier.dense", d, inputs=2 * d), head("classifier.out_proj", C)
@@ -99,6 +100,9 @@ def _positions(config: Config, d_model: int) -> tuple[Tensors, dict[str, int]]:
         return (table,), {"d": d_model, "T": size(config, "max_position_embeddings", 4096)}
     shape = sizes(config, "axial_pos_shape", (64, 64))
     widths = sizes(config, "axial_pos_embds_dim", (64, 192), len(shape))
+    if len(shape) > _MOST_AXES:
+        problem = f"a list of at most {_MOST_AXES}"
+        raise ConfigError("config.json: axial_pos_shape", f"{len(shape)} numbers", problem)
     if sum(widths) != d_model:
         raise ConfigError("config.json: axial_pos_embds_dim", f"{widths}", f"a sum of {d_model}")
     tables = (

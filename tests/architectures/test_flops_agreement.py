@@ -107,7 +107,10 @@ def test_torch_counts_the_same_products(model_type: str) -> None:
         config |= {"attn_implementation": "eager"}
         model = build(config, "cpu").eval().requires_grad_(False)
         layout = _without_windows(layout_of(config))
-        with _Products(model) as counted, sdpa_kernel(SDPBackend.MATH):  # one kernel's are not counted
+        with (
+            _Products(model) as counted,
+            sdpa_kernel(SDPBackend.MATH),
+        ):  # one kernel's are not counted
             model(torch.arange(TOKENS)[None], use_cache=False)
         forward = TOKENS * _forward(layout, TOKENS)
         if model_type in OTHERWISE:
