@@ -21,12 +21,13 @@ from minilm.architectures.building_blocks import (
     linear,
     norm,
 )
-from minilm.architectures.config_fields import field_name, flag, layers, size, sub_config
+from minilm.architectures.config_fields import flag, layers, size, sub_config
 from minilm.architectures.decoder import (
     ATTENTION,
     MLP,
     Defaults,
     decoder,
+    gpt_fields,
     pre_norms,
     query_key_norms,
 )
@@ -45,17 +46,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     return _LAYOUTS[config["model_type"]](config)
 
 
-def _gpt_fields(config: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "hidden_size": field_name(config, "n_embd", "hidden_size"),
-        "num_attention_heads": field_name(config, "n_head", "num_attention_heads"),
-        "num_hidden_layers": field_name(config, "n_layer", "num_hidden_layers"),
-        "max_position_embeddings": field_name(config, "n_positions", "max_position_embeddings"),
-    }
-
-
 def _codegen(config: Mapping[str, Any]) -> Layout:
-    fields = _gpt_fields(config)
+    fields = gpt_fields(config)
     heads = equal_heads(
         config, _CODEGEN.heads, width=fields["hidden_size"], heads=fields["num_attention_heads"]
     )
@@ -77,7 +69,7 @@ def _codegen(config: Mapping[str, Any]) -> Layout:
 
 
 def _ctrl(config: Mapping[str, Any]) -> Layout:
-    fields = _gpt_fields(config)
+    fields = gpt_fields(config)
     heads = equal_heads(
         config, _CTRL.heads, width=fields["hidden_size"], heads=fields["num_attention_heads"]
     )

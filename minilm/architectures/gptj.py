@@ -17,8 +17,8 @@ from minilm.architectures.building_blocks import (
     norm,
     separate_attention,
 )
-from minilm.architectures.config_fields import field_name, size
-from minilm.architectures.decoder import Defaults, decoder
+from minilm.architectures.config_fields import size
+from minilm.architectures.decoder import Defaults, decoder, gpt_fields
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 
@@ -27,11 +27,9 @@ _DEFAULTS = Defaults(50400, 28, (4096, 16, None, None))
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of GPTJForCausalLM for a config.json."""
+    fields = gpt_fields(config)
     heads = equal_heads(
-        config,
-        _DEFAULTS.heads,
-        width=field_name(config, "n_embd", "hidden_size"),
-        heads=field_name(config, "n_head", "num_attention_heads"),
+        config, _DEFAULTS.heads, width=fields["hidden_size"], heads=fields["num_attention_heads"]
     )
     inner = size(config, "n_inner", 4 * heads.symbols["d"])
     hidden = feed_forward_width(inner, heads.symbols["d"])
@@ -48,9 +46,6 @@ def layout(config: Mapping[str, Any]) -> Layout:
         final_norm="transformer.ln_f",
         norm_bias=True,
         head_bias=True,
-        fields={
-            "num_hidden_layers": field_name(config, "n_layer", "num_hidden_layers"),
-            "max_position_embeddings": field_name(config, "n_positions", "max_position_embeddings"),
-        },
+        fields=fields,
     )
     return replace(result, ignored=(f"{block}.attn.bias", f"{block}.attn.masked_bias"))
