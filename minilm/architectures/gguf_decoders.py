@@ -372,6 +372,16 @@ DECODERS: dict[str, GgufArchitecture] = {
     "seed_oss": GgufArchitecture(
         present={"attention_out_bias": "attn_output.bias"}, parts=POST_ATTENTION
     ),
+    # Of releases with dense layers, which are not declared.
+    "smallthinker": GgufArchitecture(
+        unlike=("ffn_gate.weight",),
+        sizes={
+            "expert_count": ("moe_num_primary_experts",),
+            "expert_used_count": ("moe_num_active_primary_experts",),
+            "expert_feed_forward_length": ("moe_ffn_hidden_size",),
+        },
+        may_have={"attention.sliding_window": ("sliding_window", "sliding_window_size")},
+    ),
     "stablelm": GgufArchitecture(
         present={"use_qkv_bias": "attn_q.bias", "qk_layernorm": "attn_q_norm.weight"},
         absent={"use_parallel_residual": "ffn_norm.weight"},

@@ -357,6 +357,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "qwen": ModelType("qwen1", gguf="qwen", larger=("visual", "audio")),
     "sdar": ModelType("qwen", same_as="qwen3"),
     "sdar_moe": ModelType("qwen", same_as="qwen3_moe"),
+    "smallthinker": ModelType("smallthinker", gguf="smallthinker"),
     "solar": ModelType("remote_llama"),
     "stablelm_epoch": ModelType("stablelm", same_as="stablelm"),
     "step1": ModelType("remote_llama"),

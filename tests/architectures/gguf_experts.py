@@ -176,6 +176,19 @@ CONVERSIONS: dict[str, Conversion] = {
         experts="num_experts",
         model_type="qwen3_moe",
     ),
+    # smallthinker.py writes a window where some layer slides, which layers it does not say.
+    "smallthinker": Conversion(
+        "smallthinker",
+        {"moe_num_primary_experts": range(2, 5), "moe_num_active_primary_experts": range(1, 3)},
+        {
+            "expert_count": "moe_num_primary_experts",
+            "expert_used_count": "moe_num_active_primary_experts",
+            "expert_feed_forward_length": "moe_ffn_hidden_size",
+            "feed_forward_length": "moe_ffn_hidden_size",
+        },
+        head_dim=True,
+        derived=lambda config: {"moe_ffn_hidden_size": config["intermediate_size"]},
+    ),
     "mixtral": Conversion(
         "llama",
         {},

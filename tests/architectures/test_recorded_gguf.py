@@ -136,6 +136,18 @@ def test_layers_that_slide_are_those_of_the_list(tmp_path: Path) -> None:
     assert windows == [[0], [4], [4, 0]]
 
 
+def test_all_but_each_fourth_layer_of_smallthinker_slide_if_its_file_has_a_window(
+    tmp_path: Path,
+) -> None:
+    windows = []
+    for window in (None, 4):
+        report_of(tmp_path, "smallthinker", {"smallthinker.attention.sliding_window": window}, {})
+        kinds = attention(tmp_path / "x.gguf")
+        windows.append({each.window: each.layers.value({"L": 3}) for each in kinds})
+    assert RECORD["smallthinker"]["keys"]["smallthinker.block_count"] == 3
+    assert windows == [{0: 3}, {4: 2, 0: 1}]
+
+
 @pytest.mark.parametrize(
     ("name", "stem", "outer"),
     [
