@@ -104,6 +104,7 @@ def test_next_token_layers_are_no_layers(name: str, lists: tuple[str, ...], tmp_
         ("mamba2", {"mamba2.ssm.inner_size": 13}, {}),
         ("deepseek_v2", {"deepseek2.attention.key_length_mla": 1}, {}),
         ("gemma3n_text", {"gemma3n.altup.num_inputs": None}, {}),
+        ("smallthinker", {}, {"blk.0.ffn_gate.weight": (4, 4)}),
     ],
 )
 def test_what_its_metadata_do_not_give_is_counted_by_name(
