@@ -39,7 +39,15 @@ SEEDS = range(3)
 # Of these the recurrence is a scan, whose products `flops_per_token` leaves out.
 SCANS = {
     *("mamba", "falcon_mamba", "mamba2", "jamba", "bamba", "falcon_h1", "granitemoehybrid"),
-    *("nemotron_h", "zamba2", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"),
+    *(
+        "nemotron_h",
+        "zamba",
+        "zamba2",
+        "qwen3_next",
+        "qwen3_5_text",
+        "qwen3_5_moe_text",
+        "olmo_hybrid",
+    ),
     *("kimi_linear", "bailing_hybrid", "minimax", "xlstm"),
 }
 # Values without which a count would depend on the router's choice.
