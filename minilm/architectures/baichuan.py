@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import (
+    equal_heads,
     fused_attention,
     gated_feed_forward,
-    read_heads,
 )
 from minilm.architectures.config_fields import field_name
 from minilm.architectures.decoder import ATTENTION, MLP, Defaults, decoder, pre_norms
@@ -24,7 +24,7 @@ _DEFAULTS = Defaults(64000, 40, (5120, 40, None, None), 13696, context=4096)
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of BaichuanForCausalLM for a config.json."""
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=_DEFAULTS.heads)
+    heads = equal_heads(config, _DEFAULTS.heads)
     layout = decoder(
         config,
         _DEFAULTS,

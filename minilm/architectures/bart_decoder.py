@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minilm.architectures.building_blocks import T, d, f, feed_forward, linear, norm, read_heads
+from minilm.architectures.building_blocks import T, d, equal_heads, f, feed_forward, linear, norm
 from minilm.architectures.config_fields import field_name, flag, require, size
 from minilm.architectures.decoder import Defaults, decoder
 from minilm.errors import ConfigError
@@ -134,9 +134,7 @@ def decoder_of(config: Mapping[str, Any], variant: Variant) -> Layout:
         width = field_name(config, "d_model", "hidden_size")
     if not variant.has_cross_attention:
         require(config, "add_cross_attention", False)
-    heads = read_heads(
-        config, width=width, heads=number, kv_heads=None, head_dim=None, defaults=variant.heads
-    )
+    heads = equal_heads(config, variant.heads, width=width, heads=number)
     fields = {
         "num_hidden_layers": depth,
         "intermediate_size": inner,

@@ -19,12 +19,12 @@ from minilm.architectures.building_blocks import (
     T,
     V,
     d,
+    equal_heads,
     f,
     feed_forward,
     k,
     linear,
     norm,
-    read_heads,
 )
 from minilm.architectures.config_fields import flag, layers, require, size
 from minilm.architectures.decoder import Defaults
@@ -148,7 +148,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of these types' language models for a config.json."""
     require(config, "add_cross_attention", False)  # an encoder's decoder is no language model alone
     variant = VARIANTS[config["model_type"]]
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=variant.heads)
+    heads = equal_heads(config, variant.heads)
     d_model = heads.symbols["d"]
     embedding_width = (
         size(config, variant.width_field, variant.width or d_model)

@@ -115,6 +115,19 @@ def read_heads(
     return Heads(symbols, queries, keys)
 
 
+def equal_heads(
+    config: Mapping[str, Any],
+    defaults: tuple[int, int, int | None, int | None],
+    *,
+    width: str = "hidden_size",
+    heads: str = "num_attention_heads",
+) -> Heads:
+    """`read_heads` of attention without groups, whose heads are together as wide as the model."""
+    return read_heads(
+        config, width=width, heads=heads, kv_heads=None, head_dim=None, defaults=defaults
+    )
+
+
 def separate_attention(
     prefix: str,
     heads: Heads,

@@ -13,6 +13,7 @@ from typing import Any
 
 from minilm.architectures.building_blocks import (
     d,
+    equal_heads,
     f,
     feed_forward,
     fused_attention,
@@ -36,7 +37,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
 
 
 def _first(config: Mapping[str, Any]) -> Layout:
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=_FIRST.heads)
+    heads = equal_heads(config, _FIRST.heads)
     block = "transformer.layers.{i}"
     attention, mlp = f"{block}.attention", f"{block}.mlp"
     layout = decoder(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from minilm.architectures.building_blocks import T, V, d, linear, norm, read_heads
+from minilm.architectures.building_blocks import T, V, d, equal_heads, linear, norm
 from minilm.architectures.config_fields import Config, flag, layers, size, sub_config
 from minilm.architectures.encoder_layers import encoder_layer, lookup
 from minilm.architectures.task_heads import (
@@ -101,9 +101,7 @@ def _text_alone(config: Config, family: str) -> Layout:
 
 def _text(config: Config, family: str, prefix: str) -> Layout:
     variant = _VARIANTS[family]
-    heads = read_heads(
-        config, kv_heads=None, head_dim=None, defaults=(variant.width, variant.heads, None, None)
-    )
+    heads = equal_heads(config, (variant.width, variant.heads, None, None))
     inner = 2048 if family == "clip" else 3072
     symbols = {
         "V": size(config, "vocab_size", variant.vocabulary),

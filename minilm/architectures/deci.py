@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from minilm.architectures.building_blocks import (
     Heads,
     d,
+    equal_heads,
     gated_feed_forward,
     k,
     linear,
     norm,
-    read_heads,
     separate_attention,
 )
 from minilm.architectures.config_fields import flag, layers, number, size, sub_config
@@ -46,7 +46,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     is_deci = config["model_type"] == "deci"
     defaults = _DECI if is_deci else _NEMOTRON
     num_layers = layers(config, "num_hidden_layers", defaults.layers)
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=defaults.heads)
+    heads = equal_heads(config, defaults.heads)
     num_heads = heads.symbols["h"]
     each = _of_lists(config, num_layers) if is_deci else _of_blocks(config, num_layers, heads)
     for layer in each:

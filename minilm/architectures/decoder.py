@@ -17,7 +17,7 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import flag, layers, size
+from minilm.architectures.config_fields import field_name, flag, layers, size
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Tensor
 from minilm.ledger.symbols import ONE, ZERO, Polynomial
@@ -107,6 +107,16 @@ def decoder(
         if defaults.context
         else 0,
     )
+
+
+def gpt_fields(config: Mapping[str, Any]) -> dict[str, str]:
+    """What GPT-2 calls Llama's fields, where a config says them so."""
+    return {
+        "hidden_size": field_name(config, "n_embd", "hidden_size"),
+        "num_attention_heads": field_name(config, "n_head", "num_attention_heads"),
+        "num_hidden_layers": field_name(config, "n_layer", "num_hidden_layers"),
+        "max_position_embeddings": field_name(config, "n_positions", "max_position_embeddings"),
+    }
 
 
 def uses(tensor: Tensor, letter: str) -> bool:

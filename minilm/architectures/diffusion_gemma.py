@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from minilm.architectures.building_blocks import d, f, linear, norm
-from minilm.architectures.config_fields import Config, flag, layers, size, sub_config
+from minilm.architectures.config_fields import Config, flag, sub_config
 from minilm.architectures.gemma3n import layout as gemma4
 from minilm.architectures.gemma4_multimodal import vision_tower
 from minilm.architectures.task_heads import class_name_of, undeclared_class
+from minilm.architectures.vision_tower import tower_symbols
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Tensors
 from minilm.ledger.symbols import ONE
@@ -49,9 +50,7 @@ def layout(config: Config) -> Layout:
         buffers=(*decoder.buffers, *encoder.buffers, *limits),
         symbols={
             **text.symbols,
-            "W": size(vision, "hidden_size", 768),
-            "Y": layers(vision, "num_hidden_layers", 16),
-            "F": size(vision, "intermediate_size", 3072),
+            **tower_symbols(vision, 768, 16, 3072),
         },
         ties=(*decoder.ties, *pairs),
     )

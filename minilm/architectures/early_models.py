@@ -19,6 +19,7 @@ from minilm.architectures.building_blocks import (
     T,
     V,
     d,
+    equal_heads,
     f,
     feed_forward,
     h,
@@ -49,13 +50,8 @@ def _table(name: str, rows: Polynomial, component: str, columns: Polynomial = d)
 
 
 def _heads(config: Mapping[str, Any], fields: Mapping[str, str], defaults: Defaults) -> Heads:
-    return read_heads(
-        config,
-        width=fields["hidden_size"],
-        heads=fields["num_attention_heads"],
-        kv_heads=None,
-        head_dim=None,
-        defaults=defaults.heads,
+    return equal_heads(
+        config, defaults.heads, width=fields["hidden_size"], heads=fields["num_attention_heads"]
     )
 
 

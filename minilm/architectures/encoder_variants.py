@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from minilm.architectures.building_blocks import L, T, V, d, f, h, k, linear, norm, read_heads
+from minilm.architectures.building_blocks import L, T, V, d, equal_heads, f, h, k, linear, norm
 from minilm.architectures.config_fields import Config, flag, layers, size
 from minilm.architectures.encoder_layers import BERT_LAYER, encoder_layer, lookup, masked_head
 from minilm.architectures.task_heads import ROBERTA_CLASSES, TaskHeads, with_class
@@ -55,7 +55,7 @@ def _whole(
 def _sizes(
     config: Config, vocabulary: int, heads: tuple[int, int, None, None], inner: int, depth: int = 12
 ) -> tuple[dict[str, int], AttentionSpec]:
-    read = read_heads(config, kv_heads=None, head_dim=None, defaults=heads)
+    read = equal_heads(config, heads)
     symbols = {
         "V": size(config, "vocab_size", vocabulary),
         "T": size(config, "max_position_embeddings", 512),

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import flag, layers, size, sub_config
+from minilm.architectures.config_fields import flag, size, sub_config
 from minilm.architectures.gemma import layout as text_layout
-from minilm.architectures.vision_tower import W, once, siglip_tower
+from minilm.architectures.vision_tower import W, once, siglip_tower, vision_symbols
 from minilm.ledger.layout import Layout
 
 _SIGLIP = {  # as transformers has it where config.json has no vision_config
@@ -33,12 +33,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         vision = _SIGLIP
     text = text_layout({**sub_config(config, "text_config"), "model_type": "gemma3_text"})
     patch = size(vision, "patch_size", 14)
-    symbols = {
-        "W": size(vision, "hidden_size", 1152),
-        "Y": layers(vision, "num_hidden_layers", 27),
-        "F": size(vision, "intermediate_size", 4304),
-        "P": max(1, size(vision, "image_size", 896) // patch) ** 2,
-    }
+    symbols = vision_symbols(vision, width=1152, depth=27, inner=4304, image=896, patch=14)
     body = tuple(replace(t, name=f"language_model.{t.name}") for t in text.tensors)
     is_version_5 = str(config.get("transformers_version")).startswith("5.")
     tower = "vision_tower" if is_version_5 else "vision_tower.vision_model"

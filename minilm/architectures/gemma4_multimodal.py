@@ -15,7 +15,7 @@ from typing import Any
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import flag, layers, size, sub_config
 from minilm.architectures.gemma3n import layout as text_layout
-from minilm.architectures.vision_tower import F, W, Y, matrix, once, vector
+from minilm.architectures.vision_tower import F, W, Y, matrix, once, tower_symbols, vector
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -38,11 +38,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         if is_unified:
             parts.append(_patches(vision))
         else:
-            symbols |= {
-                "W": size(vision, "hidden_size", 768),
-                "Y": layers(vision, "num_hidden_layers", 16),
-                "F": size(vision, "intermediate_size", 3072),
-            }
+            symbols |= tower_symbols(vision, 768, 16, 3072)
             parts.append(vision_tower(vision, "model"))
     if config.get("audio_config") is not None:
         audio = sub_config(config, "audio_config")

@@ -154,6 +154,11 @@ DECODERS: dict[str, GgufArchitecture] = {
     "dots1": GgufArchitecture(
         sizes=DENSE_FIRST | _DEEPSEEK_SHARED, parts=SHARED_EXPERTS | CORRECTION
     ),
+    # Of those that write by diffusion, in the shape of another.
+    "dream": GgufArchitecture(model_type="qwen2"),
+    "llada": GgufArchitecture(model_type="llama"),
+    "llada-moe": GgufArchitecture(model_type="qwen3_moe", without=("feed_forward_length",)),
+    "rnd1": GgufArchitecture(model_type="qwen3_moe"),
     "ernie4_5-moe": GgufArchitecture(
         sizes={
             "expert_shared_count": ("moe_num_shared_experts",),
@@ -314,6 +319,7 @@ DECODERS: dict[str, GgufArchitecture] = {
             "experts.down_proj": (Part("ffn_down_exps", swapped),),
         },
     ),
+    "maincoder": GgufArchitecture(model_type="qwen3"),
     "mimo2": GgufArchitecture(
         sizes={"attention.value_length": ("v_head_dim",)},
         kinds=SLIDES,
@@ -361,8 +367,20 @@ DECODERS: dict[str, GgufArchitecture] = {
     "qwen2moe": GgufArchitecture(
         sizes=SHARED_WIDTH, present={"qkv_bias": "attn_q.bias"}, parts=SHARED_EXPERTS
     ),
+    # Keys and values are split by the conversion.
+    "refact": GgufArchitecture(model_type="llama"),
     "seed_oss": GgufArchitecture(
         present={"attention_out_bias": "attn_output.bias"}, parts=POST_ATTENTION
+    ),
+    # Of releases with dense layers, which are not declared.
+    "smallthinker": GgufArchitecture(
+        unlike=("ffn_gate.weight",),
+        sizes={
+            "expert_count": ("moe_num_primary_experts",),
+            "expert_used_count": ("moe_num_active_primary_experts",),
+            "expert_feed_forward_length": ("moe_ffn_hidden_size",),
+        },
+        may_have={"attention.sliding_window": ("sliding_window", "sliding_window_size")},
     ),
     "stablelm": GgufArchitecture(
         present={"use_qkv_bias": "attn_q.bias", "qk_layernorm": "attn_q_norm.weight"},

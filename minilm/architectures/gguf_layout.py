@@ -18,6 +18,7 @@ from minilm.architectures.gguf_architectures import GGUF_ARCHITECTURES
 from minilm.architectures.gguf_names import KEYS
 from minilm.architectures.gguf_parts import in_all_layers, in_gguf_names, without_outer_ones
 from minilm.architectures.model_types import MODEL_TYPES
+from minilm.architectures.task_heads import without_cache
 from minilm.formats.header import Header, whole_number, whole_numbers
 from minilm.ledger.layout import Layout
 
@@ -47,6 +48,8 @@ def gguf_layout(header: Header) -> Layout | None:
     layout = in_gguf_names(_without(declared, table.left_out), {**table.parts, **others}, names)
     layout = in_all_layers(layout, table.everywhere, names, config.get("layer_types", ()))
     layout = without_outer_ones(layout, {each.name: each.shape for each in header.tensors})
+    if header.metadata.get(f"{architecture}.attention.causal") == "False":
+        layout = without_cache(layout)
     if architecture != "llama":
         return layout
     return replace(

@@ -14,15 +14,15 @@ from minilm.architectures.building_blocks import (
     T,
     d,
     embedding,
+    equal_heads,
     f,
     feed_forward,
     linear,
     lm_head,
     norm,
-    read_heads,
 )
 from minilm.architectures.config_fields import flag, layers, size, sub_config
-from minilm.architectures.vision_tower import W, clip_tower, matrix, once, vector
+from minilm.architectures.vision_tower import W, clip_tower, matrix, once, vector, vision_symbols
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE
@@ -30,7 +30,7 @@ from minilm.ledger.symbols import ONE
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of GitForCausalLM for a config.json."""
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=(768, 12, None, None))
+    heads = equal_heads(config, (768, 12, None, None))
     vision = sub_config(config, "vision_config")
     patch = size(vision, "patch_size", 16)
     symbols = {
@@ -39,10 +39,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "L": layers(config, "num_hidden_layers", 6),
         "f": size(config, "intermediate_size", 3072),
         **heads.symbols,
-        "W": size(vision, "hidden_size", 768),
-        "Y": layers(vision, "num_hidden_layers", 12),
-        "F": size(vision, "intermediate_size", 3072),
-        "P": max(1, size(vision, "image_size", 224) // patch) ** 2,
+        **vision_symbols(vision, width=768, depth=12, inner=3072, image=224, patch=16),
     }
     tied = flag(config, "tie_word_embeddings", False)
     table = "git.embeddings.word_embeddings"

@@ -15,10 +15,10 @@ from minilm.architectures.building_blocks import (
     T,
     d,
     embedding,
+    equal_heads,
     feed_forward_width,
     lm_head,
     norm,
-    read_heads,
 )
 from minilm.architectures.config_fields import field_name, flag, layers, number, require, size
 from minilm.architectures.conversion import (
@@ -92,13 +92,11 @@ def layout_around(
 
 def gpt_heads(config: Mapping[str, Any]) -> Heads:
     """The heads of GPT and GPT-2: width/heads wide, each with a key and a value of its own."""
-    return read_heads(
+    return equal_heads(
         config,
+        (768, 12, None, None),
         width=field_name(config, "n_embd", "hidden_size"),
         heads=field_name(config, "n_head", "num_attention_heads"),
-        kv_heads=None,
-        head_dim=None,
-        defaults=(768, 12, None, None),
     )
 
 

@@ -14,19 +14,20 @@ from typing import Any
 
 from minilm.architectures.building_blocks import (
     d,
+    equal_heads,
     f,
     feed_forward,
     fused_attention,
     linear,
     norm,
-    read_heads,
 )
-from minilm.architectures.config_fields import field_name, flag, layers, size, sub_config
+from minilm.architectures.config_fields import flag, layers, size, sub_config
 from minilm.architectures.decoder import (
     ATTENTION,
     MLP,
     Defaults,
     decoder,
+    gpt_fields,
     pre_norms,
     query_key_norms,
 )
@@ -45,24 +46,10 @@ def layout(config: Mapping[str, Any]) -> Layout:
     return _LAYOUTS[config["model_type"]](config)
 
 
-def _gpt_fields(config: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "hidden_size": field_name(config, "n_embd", "hidden_size"),
-        "num_attention_heads": field_name(config, "n_head", "num_attention_heads"),
-        "num_hidden_layers": field_name(config, "n_layer", "num_hidden_layers"),
-        "max_position_embeddings": field_name(config, "n_positions", "max_position_embeddings"),
-    }
-
-
 def _codegen(config: Mapping[str, Any]) -> Layout:
-    fields = _gpt_fields(config)
-    heads = read_heads(
-        config,
-        width=fields["hidden_size"],
-        heads=fields["num_attention_heads"],
-        kv_heads=None,
-        head_dim=None,
-        defaults=_CODEGEN.heads,
+    fields = gpt_fields(config)
+    heads = equal_heads(
+        config, _CODEGEN.heads, width=fields["hidden_size"], heads=fields["num_attention_heads"]
     )
     block = "transformer.h.{i}"
     return decoder(
@@ -82,14 +69,9 @@ def _codegen(config: Mapping[str, Any]) -> Layout:
 
 
 def _ctrl(config: Mapping[str, Any]) -> Layout:
-    fields = _gpt_fields(config)
-    heads = read_heads(
-        config,
-        width=fields["hidden_size"],
-        heads=fields["num_attention_heads"],
-        kv_heads=None,
-        head_dim=None,
-        defaults=_CTRL.heads,
+    fields = gpt_fields(config)
+    heads = equal_heads(
+        config, _CTRL.heads, width=fields["hidden_size"], heads=fields["num_attention_heads"]
     )
     block = "transformer.h.{i}"
     attention = f"{block}.multi_head_attention"
@@ -119,7 +101,7 @@ def _ctrl(config: Mapping[str, Any]) -> Layout:
 
 
 def _gpt_neox_japanese(config: Mapping[str, Any]) -> Layout:
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=_JAPANESE.heads)
+    heads = equal_heads(config, _JAPANESE.heads)
     block = "gpt_neox_japanese.layers.{i}"
     attention, mlp = f"{block}.attention", f"{block}.mlp"
     last = layers(config, "num_hidden_layers", _JAPANESE.layers) - 1
@@ -141,7 +123,7 @@ def _gpt_neox_japanese(config: Mapping[str, Any]) -> Layout:
 
 
 def _persimmon(config: Mapping[str, Any]) -> Layout:
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=_PERSIMMON.heads)
+    heads = equal_heads(config, _PERSIMMON.heads)
     norms = query_key_norms(f"{ATTENTION}.q_layernorm", f"{ATTENTION}.k_layernorm", bias=True)
     return decoder(
         config,

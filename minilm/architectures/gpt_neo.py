@@ -15,11 +15,11 @@ from minilm.architectures.building_blocks import (
     T,
     d,
     embedding,
+    equal_heads,
     feed_forward,
     feed_forward_width,
     lm_head,
     norm,
-    read_heads,
     separate_attention,
 )
 from minilm.architectures.config_fields import field_name, flag, layers, size
@@ -32,12 +32,8 @@ from minilm.ledger.symbols import ONE, as_polynomial
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of GPTNeoForCausalLM for a config.json."""
-    heads = read_heads(
-        config,
-        heads=field_name(config, "num_heads", "num_attention_heads"),
-        kv_heads=None,
-        head_dim=None,
-        defaults=(2048, 16, None, None),
+    heads = equal_heads(
+        config, (2048, 16, None, None), heads=field_name(config, "num_heads", "num_attention_heads")
     )
     inner = size(config, "intermediate_size", 4 * heads.symbols["d"])
     hidden = feed_forward_width(inner, heads.symbols["d"])

@@ -11,12 +11,12 @@ from typing import Any
 
 from minilm.architectures.building_blocks import (
     embedding,
+    equal_heads,
     feed_forward,
     feed_forward_width,
     fused_attention,
     lm_head,
     norm,
-    read_heads,
 )
 from minilm.architectures.config_fields import flag, layers, number, size
 from minilm.architectures.conversion import (
@@ -50,7 +50,7 @@ from minilm.ledger.symbols import ONE
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of GPTNeoXForCausalLM for a config.json."""
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=(6144, 64, None, None))
+    heads = equal_heads(config, (6144, 64, None, None))
     inner = size(config, "intermediate_size", 24576)
     bias = flag(config, "attention_bias", True)
     tied = flag(config, "tie_word_embeddings", False)

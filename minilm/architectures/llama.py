@@ -7,18 +7,14 @@ Names, shapes and defaults: huggingface/transformers `models/llama/configuration
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import (
-    TIED_HEAD,
-    embedding,
     gated_feed_forward,
-    lm_head,
-    norm,
-    read_heads,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, require, size
+from minilm.architectures.config_fields import flag, require
 from minilm.architectures.conversion import (
     LLAMA_GRAPH,
     RMSNORM,
@@ -29,43 +25,36 @@ from minilm.architectures.conversion import (
     one_attention_bias,
     requires,
 )
+from minilm.architectures.decoder import (
+    ATTENTION,
+    MLP,
+    Defaults,
+    decoder,
+    heads_and_layers,
+    pre_norms,
+)
 from minilm.architectures.shared_fields import Fields, gated_fields, read_gated
 from minilm.config import ModelConfig
-from minilm.ledger import components
 from minilm.ledger.layout import Layout
-from minilm.ledger.symbols import ONE
+
+_DEFAULTS = Defaults(32000, 32, (4096, 32, None, None), 11008)
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of LlamaForCausalLM for a config.json."""
-    heads = read_heads(config, defaults=(4096, 32, None, None))
+    heads, _ = heads_and_layers(config, _DEFAULTS)
     bias = flag(config, "attention_bias", False)
-    tied = flag(config, "tie_word_embeddings", False)
-    symbols = {
-        "V": size(config, "vocab_size", 32000),
-        "L": layers(config, "num_hidden_layers", 32),
-        "f": size(config, "intermediate_size", 11008),
-        **heads.symbols,
-    }
-    block = "model.layers.{i}"
-    tensors = (
-        embedding("model.embed_tokens"),
-        *norm(f"{block}.input_layernorm", components.ATTENTION_NORM),
-        *separate_attention(f"{block}.self_attn", heads, qkv_bias=bias, output_bias=bias),
-        *norm(f"{block}.post_attention_layernorm", components.FEED_FORWARD_NORM),
-        *gated_feed_forward(f"{block}.mlp", bias=flag(config, "mlp_bias", False)),
-        *norm("model.norm", components.FINAL_NORM, repeat=ONE),
-        *lm_head("lm_head", tied=tied),
+    first, second = pre_norms()
+    result = decoder(
+        config,
+        _DEFAULTS,
+        heads,
+        first,
+        *separate_attention(ATTENTION, heads, qkv_bias=bias, output_bias=bias),
+        second,
+        *gated_feed_forward(MLP, bias=flag(config, "mlp_bias", False)),
     )
-    return Layout(
-        "llama",
-        tensors,
-        symbols,
-        ties=TIED_HEAD if tied else (),
-        ignored=(f"{block}.self_attn.rotary_emb.inv_freq",),
-        attention=(heads.attention(),),
-        context_length=size(config, "max_position_embeddings", 2048),
-    )
+    return replace(result, ignored=(f"{ATTENTION}.rotary_emb.inv_freq",))
 
 
 def _hf_fields(config: ModelConfig) -> dict[str, Any]:

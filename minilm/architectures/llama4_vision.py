@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import layers, size, sub_config
+from minilm.architectures.config_fields import size, sub_config
 from minilm.architectures.llama4 import layout as text_layout
-from minilm.architectures.vision_tower import F, P, W, Y, matrix, once, vector
+from minilm.architectures.vision_tower import F, P, W, Y, matrix, once, vector, vision_symbols
 from minilm.ledger.layout import Layout, Tensor
 
 
@@ -24,12 +24,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     vision = sub_config(config, "vision_config")
     patch = size(vision, "patch_size", 14)
     outputs = size(vision, "projector_output_dim", 4096)
-    symbols = {
-        "W": size(vision, "hidden_size", 768),
-        "Y": layers(vision, "num_hidden_layers", 34),
-        "F": size(vision, "intermediate_size", 5632),
-        "P": max(1, size(vision, "image_size", 448) // patch) ** 2,
-    }
+    symbols = vision_symbols(vision, width=768, depth=34, inner=5632, image=448, patch=14)
     tower = "vision_model"
     adapter = f"{tower}.vision_adapter.mlp"
     body = tuple(replace(each, name=f"language_model.{each.name}") for each in text.tensors)

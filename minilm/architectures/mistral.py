@@ -7,20 +7,15 @@ Names, shapes and defaults: huggingface/transformers `models/mistral/configurati
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import (
-    TIED_HEAD,
     attention_kinds,
-    embedding,
     gated_feed_forward,
-    lm_head,
-    norm,
-    read_heads,
     separate_attention,
     window_size,
 )
-from minilm.architectures.config_fields import flag, layers, size
 from minilm.architectures.conversion import (
     LLAMA_GRAPH,
     RMSNORM,
@@ -30,43 +25,37 @@ from minilm.architectures.conversion import (
     all_of,
     requires,
 )
+from minilm.architectures.decoder import (
+    ATTENTION,
+    MLP,
+    Defaults,
+    decoder,
+    heads_and_layers,
+    pre_norms,
+)
 from minilm.architectures.shared_fields import gated_fields, read_gated
 from minilm.config import ModelConfig
-from minilm.ledger import components
 from minilm.ledger.layout import Layout
-from minilm.ledger.symbols import ONE
+
+_DEFAULTS = Defaults(32000, 32, (4096, 32, 8, None), 14336, 131072, window=4096)
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of MistralForCausalLM for a config.json."""
-    heads = read_heads(config, defaults=(4096, 32, 8, None))
-    num_layers = layers(config, "num_hidden_layers", 32)
-    tied = flag(config, "tie_word_embeddings", False)
-    symbols = {
-        "V": size(config, "vocab_size", 32000),
-        "L": num_layers,
-        "f": size(config, "intermediate_size", 14336),
-        **heads.symbols,
-    }
-    block = "model.layers.{i}"
-    tensors = (
-        embedding("model.embed_tokens"),
-        *norm(f"{block}.input_layernorm", components.ATTENTION_NORM),
-        *separate_attention(f"{block}.self_attn", heads),
-        *norm(f"{block}.post_attention_layernorm", components.FEED_FORWARD_NORM),
-        *gated_feed_forward(f"{block}.mlp"),
-        *norm("model.norm", components.FINAL_NORM, repeat=ONE),
-        *lm_head("lm_head", tied=tied),
+    heads, num_layers = heads_and_layers(config, _DEFAULTS)
+    window = window_size(config, _DEFAULTS.window)
+    first, second = pre_norms()
+    result = decoder(
+        config,
+        _DEFAULTS,
+        heads,
+        first,
+        *separate_attention(ATTENTION, heads),
+        second,
+        *gated_feed_forward(MLP),
+        attention=attention_kinds(heads, num_layers, num_layers, window),
     )
-    return Layout(
-        "mistral",
-        tensors,
-        symbols,
-        ties=TIED_HEAD if tied else (),
-        ignored=(f"{block}.self_attn.rotary_emb.inv_freq",),
-        attention=attention_kinds(heads, num_layers, num_layers, window_size(config, 4096)),
-        context_length=size(config, "max_position_embeddings", 131072),
-    )
+    return replace(result, ignored=(f"{ATTENTION}.rotary_emb.inv_freq",))
 
 
 def _hf_fields(config: ModelConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from minilm.architectures.building_blocks import (
     attention_kinds,
     d,
+    equal_heads,
     f,
     fused_attention,
     gated_feed_forward,
@@ -64,7 +65,7 @@ def _modernbert(config: Mapping[str, Any]) -> Layout:
 
 def modernbert(config: Mapping[str, Any]) -> tuple[Layout, tuple[Tensor, ...]]:
     """The body with the tied matrix, and the dense map and norm in front of that."""
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=_MODERNBERT.heads)
+    heads = equal_heads(config, _MODERNBERT.heads)
     num_layers = layers(config, "num_hidden_layers", _MODERNBERT.layers)
     gain = flag(config, "norm_bias", False)
     bias, mlp_bias = flag(config, "attention_bias", False), flag(config, "mlp_bias", False)
@@ -211,7 +212,7 @@ def _nomic(config: Mapping[str, Any]) -> Layout:
 
 
 def _gte(config: Mapping[str, Any]) -> Layout:
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=_GTE.heads)
+    heads = equal_heads(config, _GTE.heads)
     block = "gte.encoder.layer.{i}"
     attention = f"{block}.attention"
     return _encoder(
@@ -233,7 +234,7 @@ def _gte(config: Mapping[str, Any]) -> Layout:
 
 
 def _jina(config: Mapping[str, Any]) -> Layout:
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=_JINA.heads)
+    heads = equal_heads(config, _JINA.heads)
     block = "roberta.encoder.layers.{i}"
     return _encoder(
         config,

@@ -13,10 +13,10 @@ from typing import Any
 from minilm.architectures.building_blocks import (
     attention_kinds,
     d,
+    equal_heads,
     f,
     linear,
     norm,
-    read_heads,
     separate_attention,
     sliding_layers,
 )
@@ -32,7 +32,7 @@ _DEFAULTS = Defaults(50368, 22, (768, 12, None, None), 1152, 8192, tied=True)
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of ModernBertDecoderForCausalLM for a config.json."""
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=_DEFAULTS.heads)
+    heads = equal_heads(config, _DEFAULTS.heads)
     num_layers = layers(config, "num_hidden_layers", _DEFAULTS.layers)
     gain_bias = flag(config, "norm_bias", False)
     bias, mlp_bias = flag(config, "attention_bias", False), flag(config, "mlp_bias", False)

@@ -17,7 +17,7 @@ from minilm.architectures.building_blocks import (
     sliding_layers,
     window_size,
 )
-from minilm.architectures.config_fields import Config, flag, layers, size, sub_config
+from minilm.architectures.config_fields import Config, flag, size, sub_config
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -37,6 +37,7 @@ from minilm.architectures.vision_tower import (
     Y,
     matrix,
     projector,
+    tower_symbols,
     vector,
     without_bias,
 )
@@ -112,9 +113,5 @@ def _tower(config: Config) -> Part:
         *matrix(f"{block}.mlp.fc2", (W, F), Y),
         *vector(f"{_TOWER}.ln_post", W),
     )
-    symbols = {
-        "W": size(config, "hidden_size", 1536),
-        "Y": layers(config, "num_hidden_layers", 50),
-        "F": size(config, "intermediate_size", 8960),
-    }
+    symbols = tower_symbols(config, 1536, 50, 8960)
     return Part(tensors, symbols)

@@ -15,11 +15,11 @@ from minilm.architectures.building_blocks import (
     T,
     V,
     d,
+    equal_heads,
     feed_forward,
     feed_forward_width,
     linear,
     norm,
-    read_heads,
     separate_attention,
 )
 from minilm.architectures.config_fields import flag, layers, require, size
@@ -34,7 +34,7 @@ _UNUSED_POSITIONS = 2
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of OPTForCausalLM for a config.json."""
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=(768, 12, None, None))
+    heads = equal_heads(config, (768, 12, None, None))
     d_model = heads.symbols["d"]
     embedding_width = size(config, "word_embed_proj_dim", d_model)
     width = d if embedding_width == d_model else symbol("p")

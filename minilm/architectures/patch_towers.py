@@ -16,10 +16,12 @@ from minilm.architectures.vision_tower import (
     Part,
     W,
     Y,
+    clip_layers,
     gain,
     matrix,
     once,
     projector,
+    tower_symbols,
     vector,
     without_bias,
 )
@@ -102,12 +104,7 @@ def hunyuan_vl(config: Config, name: str) -> Part:
             ]
         ),
     )
-    symbols = {
-        "W": width,
-        "Y": layers(config, "num_hidden_layers", 27),
-        "F": size(config, "intermediate_size", 4304),
-    }
-    return Part(tensors, symbols)
+    return Part(tensors, tower_symbols(config, 1152, 27, 4304))
 
 
 def minimax_m3(config: Config, name: str) -> Part:
@@ -119,22 +116,9 @@ def minimax_m3(config: Config, name: str) -> Part:
             f"{name}.embeddings.patch_embedding", W, _channels(config), frames, patch, patch
         ),
         *vector(f"{name}.pre_layrnorm", W),  # so in the files
-        *vector(f"{block}.layer_norm1", W, Y),
-        *(
-            t
-            for n in ("q_proj", "k_proj", "v_proj", "out_proj")
-            for t in matrix(f"{block}.self_attn.{n}", (W, W), Y)
-        ),
-        *vector(f"{block}.layer_norm2", W, Y),
-        *matrix(f"{block}.mlp.fc1", (F, W), Y),
-        *matrix(f"{block}.mlp.fc2", (W, F), Y),
+        *clip_layers(block),
     )
-    symbols = {
-        "W": size(config, "hidden_size", 1280),
-        "Y": layers(config, "num_hidden_layers", 32),
-        "F": size(config, "intermediate_size", 5120),
-    }
-    return Part(tensors, symbols)
+    return Part(tensors, tower_symbols(config, 1280, 32, 5120))
 
 
 def radio(config: Config, name: str) -> Part:

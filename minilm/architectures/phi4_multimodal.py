@@ -13,7 +13,7 @@ from typing import Any
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import flag, layers, size, sub_config
 from minilm.architectures.phi3 import layout as text_layout
-from minilm.architectures.vision_tower import W, matrix, once, siglip_tower, vector
+from minilm.architectures.vision_tower import W, matrix, once, siglip_tower, vector, vision_symbols
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import as_polynomial, symbol
@@ -30,10 +30,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     vision, audio = sub_config(config, "vision_config"), sub_config(config, "audio_config")
     patch = size(vision, "patch_size", 14)
     symbols = {
-        "W": size(vision, "hidden_size", 1152),
-        "Y": layers(vision, "num_hidden_layers", 27),
-        "F": size(vision, "intermediate_size", 4304),
-        "P": max(1, size(vision, "image_size", 448) // patch) ** 2,
+        **vision_symbols(vision, width=1152, depth=27, inner=4304, image=448, patch=14),
         "a": size(audio, "hidden_size", 1024),
         "z": layers(audio, "num_blocks", 24),
     }

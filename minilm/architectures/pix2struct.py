@@ -12,12 +12,12 @@ from minilm.architectures.building_blocks import (
     L,
     V,
     d,
+    equal_heads,
     gated_feed_forward,
     h,
     linear,
     lm_head,
     norm,
-    read_heads,
 )
 from minilm.architectures.config_fields import Config, field_name, flag, layers, size, sub_config
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
@@ -33,12 +33,10 @@ def layout(config: Config) -> Layout:
     if name and not name.endswith(WITH_ENCODERS):
         raise undeclared_class(config)
     text = sub_config(config, "text_config")
-    heads = read_heads(
+    heads = equal_heads(
         text,
+        (768, 12, None, None),
         heads=field_name(text, "num_heads", "num_attention_heads", "decoder_attention_heads"),
-        kv_heads=None,
-        head_dim=None,
-        defaults=(768, 12, None, None),
     )
     vision = patches(
         sub_config(config, "vision_config"),

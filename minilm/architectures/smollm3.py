@@ -11,56 +11,44 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import (
-    TIED_HEAD,
     Heads,
     attention_kinds,
-    embedding,
     gated_feed_forward,
-    lm_head,
-    norm,
-    read_heads,
     separate_attention,
     sliding_layers,
     window_size,
 )
 from minilm.architectures.config_fields import flag, layers, size
 from minilm.architectures.conversion import Importable
+from minilm.architectures.decoder import (
+    ATTENTION,
+    MLP,
+    Defaults,
+    decoder,
+    heads_and_layers,
+    pre_norms,
+)
 from minilm.architectures.shared_fields import Fields, read_gated
 from minilm.errors import ConfigError
-from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout
-from minilm.ledger.symbols import ONE
+
+_DEFAULTS = Defaults(128256, 36, (2048, 16, 4, None), 11008, 32768, tied=True)
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of SmolLM3ForCausalLM for a config.json."""
-    heads = read_heads(config, defaults=(2048, 16, 4, None))
-    num_layers = layers(config, "num_hidden_layers", 36)
-    tied = flag(config, "tie_word_embeddings", True)
-    symbols = {
-        "V": size(config, "vocab_size", 128256),
-        "L": num_layers,
-        "f": size(config, "intermediate_size", 11008),
-        **heads.symbols,
-    }
-    block = "model.layers.{i}"
+    heads, num_layers = heads_and_layers(config, _DEFAULTS)
     bias = flag(config, "attention_bias", False)
-    tensors = (
-        embedding("model.embed_tokens"),
-        *norm(f"{block}.input_layernorm", components.ATTENTION_NORM),
-        *separate_attention(f"{block}.self_attn", heads, qkv_bias=bias, output_bias=bias),
-        *norm(f"{block}.post_attention_layernorm", components.FEED_FORWARD_NORM),
-        *gated_feed_forward(f"{block}.mlp", bias=flag(config, "mlp_bias", False)),
-        *norm("model.norm", components.FINAL_NORM, repeat=ONE),
-        *lm_head("lm_head", tied=tied),
-    )
-    return Layout(
-        "smollm3",
-        tensors,
-        symbols,
-        ties=TIED_HEAD if tied else (),
+    first, second = pre_norms()
+    return decoder(
+        config,
+        _DEFAULTS,
+        heads,
+        first,
+        *separate_attention(ATTENTION, heads, qkv_bias=bias, output_bias=bias),
+        second,
+        *gated_feed_forward(MLP, bias=flag(config, "mlp_bias", False)),
         attention=_attention_kinds(config, heads, num_layers),
-        context_length=size(config, "max_position_embeddings", 32768),
     )
 
 

@@ -14,10 +14,10 @@ from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import (
     V,
     d,
+    equal_heads,
     feed_forward,
     linear,
     norm,
-    read_heads,
     separate_attention,
 )
 from minilm.architectures.config_fields import Config, flag, layers, size, sizes, whole_number
@@ -58,13 +58,7 @@ def layout(config: Config) -> Layout:
     kinds = ("", "Speech", "Text")
     if not is_body and (heard not in kinds[1:] or said not in kinds[1:] or heard == said == "Text"):
         raise undeclared_class(config)
-    heads = read_heads(
-        config,
-        heads="decoder_attention_heads",
-        kv_heads=None,
-        head_dim=None,
-        defaults=(768, 12, None, None),
-    )
+    heads = equal_heads(config, (768, 12, None, None), heads="decoder_attention_heads")
     symbols = {
         "V": size(config, "vocab_size", 81),
         "L": layers(config, "decoder_layers", 6),
@@ -106,13 +100,7 @@ def _table(name: str) -> Tensor:
 def _encoder(config: Config, name: str, heard: str) -> Tensors:
     """With its own width of the feed-forward, so without letters."""
     body, prenet = f"{name}.wrapped_encoder", f"{name}.prenet."
-    heads = read_heads(
-        config,
-        heads="encoder_attention_heads",
-        kv_heads=None,
-        head_dim=None,
-        defaults=(768, 12, None, None),
-    )
+    heads = equal_heads(config, (768, 12, None, None), heads="encoder_attention_heads")
     rows = 2 * size(config, "encoder_max_relative_position", 160)
     before: Tensors = ()
     if heard == "Text":

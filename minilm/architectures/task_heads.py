@@ -114,8 +114,7 @@ def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> L
     KV cache.
     """
     name = class_name_of(config)
-    attention = tuple(replace(kind, cache=ZERO) for kind in layout.attention)
-    layout = replace(layout, attention=attention)
+    layout = without_cache(layout)
     if not name or name.endswith(heads.language):
         return layout
     body = without_head(layout)
@@ -185,6 +184,12 @@ def head(
 
 def without_prefix(tensors: tuple[Tensor, ...], prefix: str) -> tuple[Tensor, ...]:
     return tuple(replace(t, name=t.name.removeprefix(prefix)) for t in tensors)
+
+
+def without_cache(layout: Layout) -> Layout:
+    """One that sees all of a text at once keeps no keys and values."""
+    attention = tuple(replace(kind, cache=ZERO) for kind in layout.attention)
+    return replace(layout, attention=attention)
 
 
 def without_head(layout: Layout) -> Layout:

@@ -13,7 +13,7 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures import ibert
-from minilm.architectures.building_blocks import L, T, V, d, h, linear, norm, read_heads
+from minilm.architectures.building_blocks import L, T, V, d, equal_heads, h, linear, norm
 from minilm.architectures.config_fields import Config, flag, layers, size
 from minilm.architectures.deberta import deberta, deberta_v2
 from minilm.architectures.decoder import Defaults
@@ -90,13 +90,8 @@ def _layout(config: Config, encoder: _Encoder) -> Layout:
     def name(field: str) -> str:
         return encoder.fields.get(field, field)
 
-    heads = read_heads(
-        config,
-        width=name("hidden_size"),
-        heads=name("num_attention_heads"),
-        kv_heads=None,
-        head_dim=None,
-        defaults=encoder.heads,
+    heads = equal_heads(
+        config, encoder.heads, width=name("hidden_size"), heads=name("num_attention_heads")
     )
     context = size(config, name("max_position_embeddings"), encoder.context)
     symbols = {

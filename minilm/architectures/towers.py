@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from minilm.architectures import page_towers, patch_towers, siglip_towers, video_towers
-from minilm.architectures.config_fields import Config, flag, layers, sides, size
+from minilm.architectures.config_fields import Config, flag, sides, size
 from minilm.architectures.davit import davit
 from minilm.architectures.sam import sam_tower
 from minilm.architectures.vision_tower import (
@@ -26,6 +26,7 @@ from minilm.architectures.vision_tower import (
     projector,
     siglip_part,
     siglip_tower,
+    tower_symbols,
     vector,
     vision_symbols,
     without_bias,
@@ -94,11 +95,7 @@ def _pixtral(config: Config, name: str) -> Part:
             gain(f"{block}.ffn_norm", W, Y),
             *(without_bias(f"{block}.feed_forward.{n}", a, b, repeat=Y) for n, a, b in forward),
         ),
-        {
-            "W": size(config, "hidden_size", 1024),
-            "Y": layers(config, "num_hidden_layers", 24),
-            "F": size(config, "intermediate_size", 4096),
-        },
+        tower_symbols(config, 1024, 24, 4096),
     )
 
 
@@ -135,9 +132,7 @@ def _internvl(config: Config, name: str) -> Part:
     if not flag(config, "use_mean_pooling", True):
         tensors += vector(f"{name}.layernorm", W)
     symbols = {
-        "W": size(config, "hidden_size", 1024),
-        "Y": layers(config, "num_hidden_layers", 24),
-        "F": size(config, "intermediate_size", 4096),
+        **tower_symbols(config, 1024, 24, 4096),
         "P": max(1, picture[0] // patch[0]) * max(1, picture[1] // patch[1]),
     }
     return Part(tuple(tensors), symbols)

@@ -17,6 +17,7 @@ from minilm.architectures.vision_tower import (
     gain,
     matrix,
     projector,
+    tower_symbols,
     vector,
     without_bias,
 )
@@ -77,11 +78,7 @@ def qwen2_5_vl(config: Config, name: str) -> Part:
             ]
         ),
     )
-    symbols = {
-        "W": size(config, "hidden_size", 3584),
-        "Y": layers(config, "depth", 32),
-        "F": size(config, "intermediate_size", 3420),
-    }
+    symbols = tower_symbols(config, 3584, 32, 3420, depth_field="depth")
     return Part(tensors, symbols)
 
 
@@ -150,11 +147,7 @@ def qwen3_vl(config: Config, name: str) -> Part:
             for t in merger(f"{name}.deepstack_merger_list.{number}", merged)
         ),
     )
-    symbols = {
-        "W": size(config, "hidden_size", 1152),
-        "Y": layers(config, "depth", 27),
-        "F": size(config, "intermediate_size", 4304),
-    }
+    symbols = tower_symbols(config, 1152, 27, 4304, depth_field="depth")
     return Part(tensors, symbols)
 
 

@@ -25,11 +25,17 @@ def vision_symbols(
 ) -> dict[str, int]:
     """The letters' values for a `vision_config`, with the defaults of its type."""
     side = size(config, "image_size", image) // size(config, "patch_size", patch)
+    return {**tower_symbols(config, width, depth, inner), "P": max(1, side) ** 2}
+
+
+def tower_symbols(
+    config: Config, width: int, depth: int, inner: int, *, depth_field: str = "num_hidden_layers"
+) -> dict[str, int]:
+    """The same without patches."""
     return {
         "W": size(config, "hidden_size", width),
-        "Y": layers(config, "num_hidden_layers", depth),
+        "Y": layers(config, depth_field, depth),
         "F": size(config, "intermediate_size", inner),
-        "P": max(1, side) ** 2,
     }
 
 
@@ -44,7 +50,7 @@ def siglip_tower(
     return (
         *matrix(f"{tower}.embeddings.patch_embedding", (W, *pixels)),
         once(f"{tower}.embeddings.position_embedding.weight", (P, W)),
-        *_layers(f"{tower}.encoder.layers.{{i}}"),
+        *clip_layers(f"{tower}.encoder.layers.{{i}}"),
         *vector(f"{tower}.post_layernorm", W),
         *(_pooling_head(f"{tower}.head") if has_pooling_head else ()),
     )
@@ -72,12 +78,13 @@ def clip_tower(tower: str, *, channels: int, patch: int) -> tuple[Tensor, ...]:
         once(f"{tower}.embeddings.patch_embedding.weight", (W, channels, patch, patch)),
         once(f"{tower}.embeddings.position_embedding.weight", (P + 1, W)),
         *vector(f"{tower}.pre_layrnorm", W),  # so in the files
-        *_layers(f"{tower}.encoder.layers.{{i}}"),
+        *clip_layers(f"{tower}.encoder.layers.{{i}}"),
         *vector(f"{tower}.post_layernorm", W),
     )
 
 
-def _layers(layer: str) -> tuple[Tensor, ...]:
+def clip_layers(layer: str) -> tuple[Tensor, ...]:
+    """CLIP's, SigLIP's and others'."""
     attention = ("q_proj", "k_proj", "v_proj", "out_proj")
     return (
         *vector(f"{layer}.layer_norm1", W, Y),

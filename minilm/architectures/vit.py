@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from minilm.architectures.building_blocks import L, d, f, h, linear, norm, read_heads
+from minilm.architectures.building_blocks import L, d, equal_heads, f, h, linear, norm
 from minilm.architectures.config_fields import (
     Config,
     flag,
@@ -93,12 +93,7 @@ def layout(config: Config) -> Layout:
     """The tensors of a class of these types for a config.json."""
     family = config["model_type"]
     variant = _VARIANTS[family]
-    heads = read_heads(
-        config,
-        kv_heads=None,
-        head_dim=None,
-        defaults=(variant.width, variant.heads, None, None),
-    )
+    heads = equal_heads(config, (variant.width, variant.heads, None, None))
     width = heads.symbols["d"]
     patch = sides(config, "patch_size", variant.patch)
     picture = sides(config, "image_size", 224)

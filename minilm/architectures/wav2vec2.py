@@ -12,11 +12,11 @@ from minilm.architectures.building_blocks import (
     Heads,
     L,
     d,
+    equal_heads,
     h,
     k,
     linear,
     norm,
-    read_heads,
 )
 from minilm.architectures.config_fields import Config, flag, layers, size, sizes
 from minilm.architectures.encoder_layers import encoder_layer
@@ -94,7 +94,7 @@ def layout(config: Config) -> Layout:
 
 def speech_heads(config: Config, width: int = 768, heads: int = 12) -> Heads:
     """As these encoders have them."""
-    return read_heads(config, kv_heads=None, head_dim=None, defaults=(width, heads, None, None))
+    return equal_heads(config, (width, heads, None, None))
 
 
 def encoder_symbols(

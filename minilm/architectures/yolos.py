@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minilm.architectures.building_blocks import L, d, norm, read_heads
+from minilm.architectures.building_blocks import L, d, equal_heads, norm
 from minilm.architectures.config_fields import Config, flag, layers, sides, size, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.task_heads import C, class_ending, head, number_of_classes
@@ -21,7 +21,7 @@ P, _FOUND = symbol("P"), symbol("q")
 
 def layout(config: Config) -> Layout:
     """The tensors of a class of this type for a config.json."""
-    heads = read_heads(config, kv_heads=None, head_dim=None, defaults=(768, 12, None, None))
+    heads = equal_heads(config, (768, 12, None, None))
     patch, channels = sides(config, "patch_size", 16), size(config, "num_channels", 3)
     picture = sides(config, "image_size", (512, 864))
     symbols = {

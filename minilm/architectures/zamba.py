@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from minilm.architectures.building_blocks import d, f, linear, norm
+from minilm.architectures.building_blocks import d, gated_feed_forward, linear, norm
 from minilm.architectures.config_fields import flag, layers, require, size, whole_number
-from minilm.architectures.decoder import BLOCK, Defaults, decoder
+from minilm.architectures.decoder import BLOCK, Defaults
 from minilm.architectures.moe import LayerGroup
 from minilm.architectures.recurrent import (
     HEADS,
@@ -25,15 +25,20 @@ from minilm.architectures.recurrent import (
     convolution,
     decay,
     kinds_of_layers,
-    layers_of,
     whole_multiple,
     within,
 )
-from minilm.architectures.zamba2 import HYBRID, most_sharing, shared_attention, wide_heads
+from minilm.architectures.zamba2 import (
+    HYBRID,
+    most_sharing,
+    shared_attention,
+    shared_decoder,
+    wide_heads,
+)
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ONE, as_polynomial
+from minilm.ledger.symbols import ONE
 
 _DEFAULTS = Defaults(32000, 76, (3712, 16, 16, None), context=4096, tied=True)
 _FIRST = (RECURRENT, RECURRENT, HYBRID)  # before the period begins
@@ -49,42 +54,17 @@ def layout(config: Mapping[str, Any]) -> Layout:
     most_sharing(hybrid)
     heads = wide_heads(config, defaults=(3712, 16, 16))
     d_model = heads.symbols["d"]
-    shared: tuple[Tensor, ...] = ()
+    shared = []
     if hybrid:
         block = (
             *shared_attention(_SHARED, heads),
-            *linear(f"{_SHARED}.feed_forward.gate_proj", f, d, components.FEED_FORWARD_GATE),
-            *linear(f"{_SHARED}.feed_forward.up_proj", f, d, components.FEED_FORWARD_UP),
-            *linear(f"{_SHARED}.feed_forward.down_proj", d, f, components.FEED_FORWARD_DOWN),
+            *gated_feed_forward(f"{_SHARED}.feed_forward"),
         )
         first = within(LayerGroup(ONE, (hybrid[0],)), *block)
-        shared = tuple(replace(each, runs=len(hybrid)) for each in first)
+        shared = [tuple(replace(each, runs=len(hybrid)) for each in first)]
     plain, after = (_mixer(config, d_model, prefix) for prefix in ("", ".mamba_decoder"))
-    result = decoder(
-        config,
-        _DEFAULTS,
-        heads,
-        *within(layers_of(kinds, RECURRENT), *plain.tensors),
-        *within(
-            layers_of(kinds, HYBRID),
-            *linear(f"{BLOCK}.linear", d, d, components.ATTENTION_OUTPUT),
-            *after.tensors,
-        ),
-        *shared,
-        symbols={
-            **plain.symbols,
-            **({"f": size(config, "intermediate_size", 14848)} if hybrid else {}),
-        },
-        attention=(heads.attention(layers=as_polynomial(len(hybrid))),) if hybrid else (),
-        state=num_layers * plain.state,
-        final_norm="model.final_layernorm",
-    )
-    tied = [
-        (tensor.name.replace("{i}", str(layer)), tensor.name.replace("{i}", str(hybrid[0])))
-        for layer in hybrid[1:]
-        for tensor in shared
-    ]
-    return replace(result, ties=(*result.ties, *tied))
+    inner = {"f": size(config, "intermediate_size", 14848)}
+    return shared_decoder(config, _DEFAULTS, heads, kinds, (plain, after), shared, inner)
 
 
 def _kinds(config: Mapping[str, Any], num_layers: int) -> list[str]:

@@ -6,7 +6,7 @@ in; it is stored in the first of them. Names, shapes and defaults: huggingface/t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -63,6 +63,29 @@ def layout(config: Mapping[str, Any]) -> Layout:
     wide = optional_size(config, "intermediate_size") or 4 * heads.symbols["d"]
     shared = [_shared_block(config, heads, hybrid, block, blocks) for block in range(blocks)]
     plain, after = (_mamba(config, heads.symbols["d"], prefix) for prefix in ("", ".mamba_decoder"))
+    rank = size(config, "adapter_rank", 128)
+    result = shared_decoder(
+        config, _DEFAULTS, heads, kinds, (plain, after), shared, {"f": wide, "i": rank}
+    )
+    context = 16384 if flag(config, "use_long_context", False) else result.context_length
+    return replace(result, context_length=context)
+
+
+def shared_decoder(
+    config: Mapping[str, Any],
+    defaults: Defaults,
+    heads: Heads,
+    kinds: list[str],
+    mixers: tuple[Mixer, Mixer],
+    shared: Sequence[tuple[Tensor, ...]],
+    symbols: Mapping[str, int],
+) -> Layout:
+    """A mixer in every layer; the hybrid ones take turns with the ``shared`` blocks before.
+
+    ``mixers`` are those of the two kinds of layers, ``symbols`` the letters of the blocks.
+    """
+    plain, after = mixers
+    hybrid, blocks = [i for i, kind in enumerate(kinds) if kind == HYBRID], len(shared)
     tied = [
         (tensor.name.replace("{i}", str(layer)), tensor.name.replace("{i}", str(hybrid[block])))
         for block, tensors in enumerate(shared)
@@ -71,7 +94,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     ]
     result = decoder(
         config,
-        _DEFAULTS,
+        defaults,
         heads,
         *within(layers_of(kinds, RECURRENT), *plain.tensors),
         *within(
@@ -80,16 +103,12 @@ def layout(config: Mapping[str, Any]) -> Layout:
             *after.tensors,
         ),
         *(tensor for tensors in shared for tensor in tensors),
-        symbols={
-            **plain.symbols,
-            **({"f": wide, "i": size(config, "adapter_rank", 128)} if hybrid else {}),
-        },
+        symbols={**plain.symbols, **(symbols if hybrid else {})},
         attention=(heads.attention(layers=as_polynomial(len(hybrid))),) if hybrid else (),
-        state=num_layers * plain.state,
+        state=len(kinds) * plain.state,
         final_norm="model.final_layernorm",
     )
-    context = 16384 if flag(config, "use_long_context", False) else result.context_length
-    return replace(result, ties=(*result.ties, *tied), context_length=context)
+    return replace(result, ties=(*result.ties, *tied))
 
 
 def most_sharing(hybrid: list[int]) -> None:

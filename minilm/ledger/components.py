@@ -8,6 +8,7 @@ POSITION_EMBEDDING = "position embedding"
 TOKEN_TYPE_EMBEDDING = "token type embedding"
 NGRAM_EMBEDDING = "n-gram embedding"
 PATCH_EMBEDDING = "patch embedding"
+PATCHER = "patcher"  # a model that says where patches of bytes end
 FEATURE_EXTRACTOR = "waveform convolutions"
 POSITIONAL_CONVOLUTION = "positional convolution"
 EMBEDDING_NORM = "embedding norm"

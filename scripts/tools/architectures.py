@@ -35,17 +35,18 @@ classifier, alone, or whole. A class that is not declared is counted from its fi
 0.1.0. A model_type that is not is read as another by `minilm inspect --as TYPE`; where the fields of a
 config.json are those of a declared one, the error offers that.
 
-Of the 189 types of causal language models that transformers 5.23 has, 12 are not declared, each an
-architecture of its own: blt, gemma3n as a whole, gemma4_assistant, gemma4_unified_assistant, hrm_text,
-inkling_text, inkling2_text, musicgen, musicgen_melody, qwen4_exp, qwen4_exp_text and reformer.
-`make agree` lists them, and those that a newer transformers adds.
+Of the 189 types of causal language models that transformers 5.23 has, seven are not declared: gemma3n as a
+whole, gemma4_assistant, gemma4_unified_assistant, musicgen, musicgen_melody, qwen4_exp and qwen4_exp_text. It
+builds none of them from its own defaults: the tower of the first is a network of timm's, the others' defaults
+are of sizes that it refuses or lacks. `make agree` lists them, and those that a newer transformers adds.
 
 - counted: names, shapes, formula, components, memory, active parameters; "language model" is the part of a
   larger model that is declared
 - KV cache: its size, and FLOPs; "window" where some layers slide by default, "latent" and "sparse" as in
   DeepSeek's; "state" where layers keep one of constant size, whose size is told, and FLOPs without the scan;
   "no" for encoders, whose FLOPs are told. Of an encoder-decoder it is that of both attentions, with as long a
-  text in the encoder, which runs once: its FLOPs are not a token's. Of a convolutional network none are told.
+  text in the encoder, which runs once: its FLOPs are not a token's. Of a convolutional network none are told,
+  nor of BLT and Reformer, where they follow from the text.
   FLOPs are those that torch counts on transformers' model: `tests/architectures/test_flops_agreement.py`
   names the eight types of which transformers computes something that no token needs, and how much
 - GGUF: llama.cpp's name for it, whose files are checked against the declaration by the sizes in their own
@@ -53,7 +54,9 @@ inkling_text, inkling2_text, musicgen, musicgen_melody, qwen4_exp, qwen4_exp_tex
   `minilm/architectures/gguf_*.py`, and `tests/architectures/test_gguf_architectures.py` makes such files
   with gguf's own map of names and writer. The texts of Qwen2-VL, Qwen3-VL, PaddleOCR, DeepSeek-OCR and
   HunYuanVL, EmbeddingGemma, encoders of T5 and Nemotron-H with experts have names of their own (`qwen2vl`,
-  ...). Files of other architectures, which are below the table, are counted by name
+  ...), and so have models in the shape of another: Dream is Qwen 2's, LLaDA and Refact Llama's, Maincoder
+  Qwen 3's, LLaDA-MoE and RND1 Qwen 3's with experts. Files of other architectures, which are below the
+  table, are counted by name
 - runs: minilm loads, trains and exports it; "imports": it loads it
 
 | model_type | counted | KV cache | GGUF | runs |
@@ -66,9 +69,7 @@ GGUF files of these architectures of llama.cpp, of the 126 that gguf 0.19 names,
 - towers of pictures and sounds of many models, under one name: clip
 - later than the one RWKV that is declared, the fourth: arwkv7, rwkv6, rwkv6qwen2, rwkv7
 - encoders of text that are not declared: jina-bert-v2, neo-bert, nomic-bert-moe
-- language models that write by diffusion, none declared as such: dream, llada, llada-moe, rnd1
-- other language models that are not declared: cogvlm, grovemoe, maincoder, plamo2, plamo3, plm, refact,
-  smallthinker, step35
+- language models that are not declared: cogvlm, grovemoe, plamo2, plamo3, plm, step35
 - a decoder of sound: wavtokenizer-dec
 """
 

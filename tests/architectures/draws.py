@@ -219,6 +219,62 @@ def _gpt_oss(random: Random) -> Config:
     return config | (_layer_types(random, config) if _flag(random) else {})
 
 
+def _hrm_text(random: Random) -> Config:
+    config = _decoder(random, explicit_heads=True)
+    del config["num_key_value_heads"]
+    return config | _maybe(
+        random,
+        attention_bias=_flag(random),
+        mlp_bias=_flag(random),
+        H_cycles=random.randint(1, 3),
+        L_cycles=random.randint(1, 3),
+    )
+
+
+def _sliding_heads(random: Random) -> Config:
+    """Both Inklings' sizes that do not follow from Llama's."""
+    groups = random.randint(1, 3)
+    return {
+        "swa_num_key_value_heads": groups,
+        "swa_num_attention_heads": groups * random.randint(1, 3),
+        "swa_head_dim": 2 * random.randint(1, 4),
+    } | _maybe(
+        random,
+        moe_intermediate_size=random.randint(1, 50),
+        d_rel=random.randint(1, 9),
+        rel_extent=random.randint(3, 9),
+        **{random.choice(("conv_kernel_size", "sconv_kernel_size")): random.randint(2, 5)},
+        **{random.choice(("sliding_window_size", "sliding_window")): random.randint(3, 9)},
+    )
+
+
+def _hybrids(random: Random, number: int) -> list[str]:
+    return [random.choice(("hybrid", "hybrid_sliding")) for _ in range(number)]
+
+
+def _inkling(random: Random) -> Config:
+    config = _decoder(random, explicit_heads=True) | _experts(random, "n_routed_experts")
+    config |= _sliding_heads(random)
+    layers = range(config["num_hidden_layers"])
+    return config | _maybe(
+        random,
+        layer_types=_hybrids(random, len(layers)),
+        mlp_layer_types=[random.choice(("dense", "sparse")) for _ in layers],
+        local_layer_ids=[i for i in layers if _flag(random)],
+        dense_mlp_idx=random.randint(0, 2),
+        dense_intermediate_size=random.randint(1, 50),
+        n_shared_experts=random.randint(1, 3),
+    )
+
+
+def _inkling2(random: Random) -> Config:
+    config = _decoder(random, explicit_heads=True) | _experts(random, "n_routed_experts")
+    config.pop("intermediate_size", None)  # another name of the experts' width
+    number = config["num_hidden_layers"]
+    config |= _sliding_heads(random) | _maybe(random, layer_types=_hybrids(random, number))
+    return config | _maybe(random, n_layers_per_attn_res_block=random.randint(1, 3))
+
+
 DRAWS: dict[str, Callable[[Random], Config]] = {
     "llama": _llama,
     "granite": _granite,
@@ -240,4 +296,7 @@ DRAWS: dict[str, Callable[[Random], Config]] = {
     "deepseek_v2": _deepseek_v2,
     "deepseek_v3": _deepseek_v3,
     "gpt_oss": _gpt_oss,
+    "hrm_text": _hrm_text,
+    "inkling2_text": _inkling2,
+    "inkling_text": _inkling,
 }

@@ -131,6 +131,13 @@ CONVERSIONS: dict[str, Conversion] = {
     "internlm3": Conversion("llama", {"qkv_bias": False, "bias": False}, VOCABULARY, head_dim=True),
     "iquestcoder": Conversion("llama", BIASES, VOCABULARY, head_dim=True),
     "jais2": Conversion("jais2", BIASES, head_dim=True),
+    # maincoder.py reads the name of Llama 4's feed-forward.
+    "Maincoder": Conversion(
+        "maincoder",
+        head_dim=True,
+        model_type="qwen3",
+        renames=((r"mlp\.", "feed_forward."),),
+    ),
     "minicpm": Conversion("minicpm"),
     "minicpm3": Conversion(
         "minicpm3",
@@ -186,6 +193,13 @@ CONVERSIONS: dict[str, Conversion] = {
         "qwen",
         {"no_bias": True, "tie_word_embeddings": False},
         derived=lambda config: all_heads(config) | {"kv_channels": head_width(config)},
+    ),
+    # refact.py splits keys from values and gate from up; what it makes are a Llama's with one key/value head.
+    "Refact": Conversion(
+        "refact",
+        derived=lambda config: {"num_key_value_heads": 1, "head_dim": head_width(config)},
+        keys={"key_length": None, "value_length": None},
+        model_type="llama",
     ),
     "seed_oss": Conversion(
         "seed_oss", {"attention_bias": FLAG, "attention_out_bias": FLAG}, head_dim=True

@@ -1,22 +1,17 @@
-"""Mixtures of experts: how llama.cpp converts them."""
+"""Mixtures of experts whose keys tell of no shared ones: how llama.cpp converts them."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 from tests.architectures.gguf_conversions import (
     EVEN,
     FLAG,
     WIDTH,
     Conversion,
-    queries_keys_values,
     renamed,
     split,
 )
 from tests.architectures.gguf_rules import (
     CORRECTION,
-    DENSE_FIRST,
-    EXPERT_BIAS,
     EXPERT_WIDTH,
     GRANITE,
     SWAPPED,
@@ -40,99 +35,7 @@ GROK = (
     ),
 )
 
-DEEPSEEK = Conversion(
-    "deepseek",
-    {
-        "moe_intermediate_size": WIDTH,
-        "n_shared_experts": range(1, 3),
-        "first_k_dense_replace": range(2),
-    },
-    {
-        **EXPERT_WIDTH,
-        **DENSE_FIRST,
-        **VOCABULARY,
-        "expert_count": "n_routed_experts",
-        "expert_shared_count": "n_shared_experts",
-    },
-    experts="n_routed_experts",
-)
-
 CONVERSIONS: dict[str, Conversion] = {
-    "afmoe": Conversion(
-        "afmoe",
-        {
-            "num_shared_experts": range(1, 3),
-            "moe_intermediate_size": WIDTH,
-            "num_dense_layers": range(2),
-            "sliding_window": 4,
-        },
-        {
-            **EXPERT_WIDTH,
-            "expert_shared_count": "num_shared_experts",
-            "leading_dense_block_count": "num_dense_layers",
-            "sliding_window": "sliding_window",
-        },
-        EXPERT_BIAS,
-        head_dim=True,
-        experts="num_experts",
-    ),
-    "bailing_moe": Conversion(
-        "bailingmoe",
-        {
-            "moe_intermediate_size": WIDTH,
-            "num_shared_experts": range(1, 3),
-            "first_k_dense_replace": 0,
-        },
-        {**EXPERT_WIDTH, **DENSE_FIRST, **VOCABULARY, "expert_shared_count": "num_shared_experts"},
-        {
-            "attention.query_key_value.weight": queries_keys_values(
-                *(f"self_attn.{each}_proj.weight" for each in "qkv")
-            )
-        },
-        experts="num_experts",
-        derived=lambda config: {"intermediate_size": config["moe_intermediate_size"]},
-    ),
-    "deepseek": DEEPSEEK,
-    # deepseek.py: pages' text has plain heads.
-    "DeepSeek-OCR's text": replace(DEEPSEEK, architecture="deepseek2-ocr", model_type="deepseek"),
-    "dots1": Conversion(
-        "dots1",
-        {
-            "moe_intermediate_size": WIDTH,
-            "n_shared_experts": range(1, 3),
-            "first_k_dense_replace": range(2),
-            "attention_bias": FLAG,
-        },
-        {
-            **EXPERT_WIDTH,
-            **DENSE_FIRST,
-            "expert_count": "n_routed_experts",
-            "expert_shared_count": "n_shared_experts",
-        },
-        CORRECTION,
-        head_dim=True,
-        experts="n_routed_experts",
-    ),
-    "glm4_moe": Conversion(
-        "glm4moe",
-        {
-            "attention_bias": FLAG,
-            "use_qk_norm": FLAG,
-            "moe_intermediate_size": WIDTH,
-            "n_shared_experts": range(1, 3),
-            "first_k_dense_replace": range(2),
-            "num_nextn_predict_layers": 0,
-        },
-        {
-            **EXPERT_WIDTH,
-            **DENSE_FIRST,
-            "expert_count": "n_routed_experts",
-            "expert_shared_count": "n_shared_experts",
-        },
-        CORRECTION,
-        head_dim=True,
-        experts="n_routed_experts",
-    ),
     "gpt_oss": Conversion(
         "gpt-oss",
         {"attention_bias": FLAG, "sliding_window": 4},
@@ -149,26 +52,7 @@ CONVERSIONS: dict[str, Conversion] = {
     "granitemoe": Conversion(
         "granitemoe", {"attention_bias": FLAG}, VOCABULARY, GRANITE, experts="num_local_experts"
     ),
-    "granitemoeshared": Conversion(
-        "granitemoe",
-        {"attention_bias": FLAG, "shared_intermediate_size": WIDTH},
-        {**VOCABULARY, "expert_shared_feed_forward_length": "shared_intermediate_size"},
-        GRANITE,
-        experts="num_local_experts",
-    ),
     "grok-1": Conversion("grok", experts="num_experts", renames=GROK),
-    "hunyuan_v1_moe": Conversion(
-        "hunyuan-moe",
-        {"attention_bias": FLAG},
-        {
-            "expert_shared_feed_forward_length": "intermediate_size",
-            "expert_feed_forward_length": "intermediate_size",
-            "expert_used_count": "num_experts_per_tok",
-            "expert_shared_count": lambda config: 1,
-        },
-        experts="num_experts",
-        derived=lambda c: {"moe_topk": [c["num_experts_per_tok"]] * c["num_hidden_layers"]},
-    ),
     "llama4_text": Conversion(
         "llama4",
         {"interleave_moe_layer_step": range(1, 3), "intermediate_size_mlp": EVEN},
@@ -237,16 +121,6 @@ CONVERSIONS: dict[str, Conversion] = {
     "phimoe": Conversion(
         "phimoe", {"attention_bias": FLAG, "lm_head_bias": FLAG}, experts="num_local_experts"
     ),
-    "qwen2_moe": Conversion(
-        "qwen2moe",
-        {
-            "moe_intermediate_size": WIDTH,
-            "shared_expert_intermediate_size": WIDTH,
-            "qkv_bias": FLAG,
-        },
-        {**EXPERT_WIDTH, "expert_shared_feed_forward_length": "shared_expert_intermediate_size"},
-        experts="num_experts",
-    ),
     "qwen3_moe": Conversion(
         "qwen3moe",
         {"moe_intermediate_size": WIDTH, "attention_bias": FLAG},
@@ -254,52 +128,12 @@ CONVERSIONS: dict[str, Conversion] = {
         head_dim=True,
         experts="num_experts",
     ),
-    "solar_open": Conversion(
-        "glm4moe",
-        {
-            "moe_intermediate_size": WIDTH,
-            "n_shared_experts": range(1, 3),
-            "first_k_dense_replace": 0,
-        },
-        {
-            **EXPERT_WIDTH,
-            **DENSE_FIRST,
-            "expert_count": "n_routed_experts",
-            "expert_shared_count": "n_shared_experts",
-        },
-        CORRECTION,
-        head_dim=True,
-        experts="n_routed_experts",
-    ),
     "arctic": Conversion(
         "arctic",
         {"moe_layer_frequency": 1, "parallel_attn_mlp_res": True},
         VOCABULARY,
         experts="num_local_experts",
         renames=W_EXPERTS,
-    ),
-    "bailing_moe_v2": Conversion(
-        "bailingmoe2",
-        {
-            "moe_intermediate_size": WIDTH,
-            "num_shared_experts": range(1, 3),
-            "first_k_dense_replace": range(2),
-            "use_qkv_bias": FLAG,
-            "num_nextn_predict_layers": 0,
-            "n_group": 1,
-        },
-        {
-            **EXPERT_WIDTH,
-            **DENSE_FIRST,
-            **VOCABULARY,
-            "expert_shared_count": "num_shared_experts",
-            "expert_shared_feed_forward_length": lambda config: (
-                config["moe_intermediate_size"] * config["num_shared_experts"]
-            ),
-        },
-        EXPERT_BIAS,
-        head_dim=True,
-        experts="num_experts",
     ),
     "dbrx": Conversion(
         "dbrx",
@@ -334,47 +168,6 @@ CONVERSIONS: dict[str, Conversion] = {
             },
         },
     ),
-    "ernie4_5_moe": Conversion(
-        "ernie4_5-moe",
-        {
-            "use_bias": FLAG,
-            "moe_intermediate_size": WIDTH,
-            "moe_num_shared_experts": range(1, 3),
-            "moe_layer_interval": range(1, 3),
-            "moe_layer_start_index": range(2),
-            "moe_k": 1,
-        },
-        {
-            **EXPERT_WIDTH,
-            "expert_count": "moe_num_experts",
-            "expert_used_count": "moe_k",
-            "expert_shared_count": "moe_num_shared_experts",
-            "interleave_moe_layer_step": "moe_layer_interval",
-            "leading_dense_block_count": "moe_layer_start_index",
-        },
-        CORRECTION,
-        head_dim=True,
-        experts="moe_num_experts",
-    ),
-    "exaone_moe": Conversion(
-        "exaone-moe",
-        {
-            "moe_intermediate_size": WIDTH,
-            "num_shared_experts": range(1, 3),
-            "first_k_dense_replace": range(2),
-            "sliding_window": 4,
-        },
-        {
-            **EXPERT_WIDTH,
-            **DENSE_FIRST,
-            **VOCABULARY,
-            "expert_shared_count": "num_shared_experts",
-            "sliding_window": "sliding_window",
-        },
-        CORRECTION,
-        head_dim=True,
-        experts="num_experts",
-    ),
     "Qwen3-VL's text with experts": Conversion(
         "qwen3vlmoe",
         {"moe_intermediate_size": WIDTH},
@@ -382,6 +175,19 @@ CONVERSIONS: dict[str, Conversion] = {
         head_dim=True,
         experts="num_experts",
         model_type="qwen3_moe",
+    ),
+    # smallthinker.py writes a window where some layer slides, which layers it does not say.
+    "smallthinker": Conversion(
+        "smallthinker",
+        {"moe_num_primary_experts": range(2, 5), "moe_num_active_primary_experts": range(1, 3)},
+        {
+            "expert_count": "moe_num_primary_experts",
+            "expert_used_count": "moe_num_active_primary_experts",
+            "expert_feed_forward_length": "moe_ffn_hidden_size",
+            "feed_forward_length": "moe_ffn_hidden_size",
+        },
+        head_dim=True,
+        derived=lambda config: {"moe_ffn_hidden_size": config["intermediate_size"]},
     ),
     "mixtral": Conversion(
         "llama",

@@ -267,6 +267,18 @@ CONVERSIONS: dict[str, Conversion] = {
             "experts.down_proj": renamed("experts.down_proj.weight"),
         },
     ),
+    "youtu": replace(
+        DEEPSEEK2,
+        options={**LATENT, "q_lora_rank": (None, 6, 10), "attention_bias": FLAG},
+        keys={
+            **DEEPSEEK2.keys,
+            "expert_feed_forward_length": "intermediate_size",
+            "expert_count": None,
+            "expert_shared_count": lambda config: 0,
+            "leading_dense_block_count": "num_hidden_layers",
+        },
+        experts="",
+    ),
     "gemma3n_text": GEMMA3N,
     "gemma4_text": gemma4(2, use_double_wide_mlp=FLAG),
     "gemma4_text with all keys": gemma4(2, all_keys=True),

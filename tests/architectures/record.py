@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.architectures import (
     draws,
+    draws_bytes,
     draws_classes,
     draws_convolutions,
     draws_decoders,
@@ -31,7 +32,7 @@ PATH = Path(__file__).parent / "recorded.json"
 DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS | draws_recurrent.DRAWS
 CLASS_DRAWS = draws_classes.DRAWS | draws_vision.DRAWS | draws_joint.DRAWS | draws_whole.DRAWS
 CLASS_DRAWS |= draws_pictures.DRAWS | draws_convolutions.DRAWS
-CLASS_DRAWS |= draws_speech.DRAWS | draws_transcribers.DRAWS
+CLASS_DRAWS |= draws_bytes.DRAWS | draws_speech.DRAWS | draws_transcribers.DRAWS
 CLASSES = [(model_type, name) for model_type, (names, _) in CLASS_DRAWS.items() for name in names]
 SEED = 1
 

@@ -809,6 +809,34 @@ transformer.h.*.mlp.c_proj.weight 8 6
             16,
         )
     ],
+    "smallthinker": [
+        Case(
+            "PowerInfer/SmallThinker-4BA0.6B-Instruct modeling_smallthinker.py",
+            GROUPED
+            | {
+                "head_dim": 2,
+                "moe_num_primary_experts": 2,
+                "moe_num_active_primary_experts": 1,
+                "moe_ffn_hidden_size": 6,
+                "sliding_window_layout": [0, 1],
+            },
+            TIED
+            + NORMS
+            + GROUPED_ATTENTION
+            + """
+model.layers.*.block_sparse_moe.primary_router.weight 2 8
+"""
+            + "".join(
+                f"""
+model.layers.*.block_sparse_moe.experts.{expert}.gate.weight 6 8
+model.layers.*.block_sparse_moe.experts.{expert}.up.weight 6 8
+model.layers.*.block_sparse_moe.experts.{expert}.down.weight 8 6
+"""
+                for expert in range(2)
+            ),
+            16,
+        )
+    ],
     "solar": [
         Case("foldl/chatllm.cpp convert.py", GROUPED, OUTSIDE + NORMS + GROUPED_ATTENTION + MLP, 16)
     ],

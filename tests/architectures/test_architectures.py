@@ -118,6 +118,11 @@ def test_textbook_approximation_counts_the_tied_head_twice() -> None:
         ({"model_type": "llama", "hidden_size": 2.5}, "hidden_size"),
         ({"model_type": "llama", "hidden_size": 100, "num_attention_heads": 3}, "hidden_size"),
         ({"model_type": "llama", "num_key_value_heads": 5}, "num_key_value_heads"),
+        ({"model_type": "reformer", "hidden_size": 255}, "axial_pos_embds_dim"),
+        (
+            {"model_type": "blt", "vocab_size": 7, "tie_word_embeddings": True},
+            "tie_word_embeddings",
+        ),
     ],
 )
 def test_a_wrong_size_names_its_field(config: dict, field: str) -> None:
@@ -126,7 +131,8 @@ def test_a_wrong_size_names_its_field(config: dict, field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model_type", "text"), [("llama4", "llama4_text"), ("gemma4", "gemma4_text")]
+    ("model_type", "text"),
+    [("llama4", "llama4_text"), ("gemma4", "gemma4_text"), ("gemma3n", "gemma3n_text")],
 )
 def test_of_a_larger_model_the_language_model_alone_is_declared(model_type: str, text: str) -> None:
     sizes = {"num_hidden_layers": 6, "hidden_size": 64, "num_attention_heads": 8}

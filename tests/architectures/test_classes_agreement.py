@@ -52,6 +52,7 @@ UNBUILT = {
         "heads that do not divide the inputs' width",
     ),
     "HieraForPreTraining": "no decoder",
+    "ReformerModelWithLMHead": "no decoder",
     "aya_vision": "heads that do not divide the tower's width",
     "chameleon": "no vocabulary_map",
     "cohere_compass": "rope_parameters of no kind of layer",

@@ -19,7 +19,7 @@ from tests.architectures.record_gguf import PATH, record, recorded_tensors
 from tests.formats.files import ARRAY, STRING, UINT32, gguf, scalar, text
 
 RECORD = json.loads(PATH.read_text(encoding="utf-8"))
-INT32 = 5
+INT32, BOOL = 5, 7
 
 
 def stored(key: str, value: Any) -> bytes:
@@ -28,6 +28,8 @@ def stored(key: str, value: Any) -> bytes:
     if isinstance(value, list):
         head = struct.pack("<IQ", INT32, len(value))
         return scalar(key, ARRAY, head + struct.pack(f"<{len(value)}i", *value))
+    if isinstance(value, bool):
+        return scalar(key, BOOL, struct.pack("<?", value))
     return scalar(key, UINT32, struct.pack("<I", value))
 
 
@@ -102,6 +104,7 @@ def test_next_token_layers_are_no_layers(name: str, lists: tuple[str, ...], tmp_
         ("mamba2", {"mamba2.ssm.inner_size": 13}, {}),
         ("deepseek_v2", {"deepseek2.attention.key_length_mla": 1}, {}),
         ("gemma3n_text", {"gemma3n.altup.num_inputs": None}, {}),
+        ("smallthinker", {}, {"blk.0.ffn_gate.weight": (4, 4)}),
     ],
 )
 def test_what_its_metadata_do_not_give_is_counted_by_name(
@@ -114,6 +117,16 @@ def test_what_its_metadata_do_not_give_is_counted_by_name(
     assert report.parameters.total + report.parameters.buffers == elements(whole)
 
 
+@pytest.mark.parametrize("name", ["Dream", "LLaDA", "LLaDA-MoE", "RND1"])
+def test_what_sees_all_of_a_text_keeps_no_cache(name: str, tmp_path: Path) -> None:
+    (key,) = (key for key in RECORD[name]["keys"] if key.endswith("attention.causal"))
+    caches = []
+    for causal in (False, True):
+        report_of(tmp_path, name, {key: causal}, {})
+        caches.append([each.cache != 0 for each in attention(tmp_path / "x.gguf")])
+    assert caches == [[False], [True]]
+
+
 def test_layers_that_slide_are_those_of_the_list(tmp_path: Path) -> None:
     key = "olmo2.attention.sliding_window_pattern"
     number = RECORD["olmo3"]["keys"]["olmo2.block_count"]
@@ -122,6 +135,18 @@ def test_layers_that_slide_are_those_of_the_list(tmp_path: Path) -> None:
         report_of(tmp_path, "olmo3", {key: slides}, {})
         windows.append([each.window for each in attention(tmp_path / "x.gguf")])
     assert windows == [[0], [4], [4, 0]]
+
+
+def test_all_but_each_fourth_layer_of_smallthinker_slide_if_its_file_has_a_window(
+    tmp_path: Path,
+) -> None:
+    windows = []
+    for window in (None, 4):
+        report_of(tmp_path, "smallthinker", {"smallthinker.attention.sliding_window": window}, {})
+        kinds = attention(tmp_path / "x.gguf")
+        windows.append({each.window: each.layers.value({"L": 3}) for each in kinds})
+    assert RECORD["smallthinker"]["keys"]["smallthinker.block_count"] == 3
+    assert windows == [{0: 3}, {4: 2, 0: 1}]
 
 
 @pytest.mark.parametrize(

@@ -117,11 +117,12 @@ def assert_agrees(model: Any, *layouts: Layout) -> None:
 
 
 # `gemma3` is compared by test_gemma3.py, whose text and image parts are configurations of their own. Of a
-# larger model and its language model one is drawn.
+# larger model and its language model one is drawn; the tower of `gemma3n` is timm's.
 DRAWN_ELSEWHERE = {
     *(
         "dots3_note",
         "gemma3",
+        "gemma3n",
         "emu3_text_model",
         "gemma4",
         "gemma4_unified",
