@@ -133,7 +133,7 @@ def test_make_shows_what_it_downloads_and_takes_another_index_for_torch() -> Non
 
     (install,) = [line for line in recipe().splitlines() if "pip install" in line]
     assert install.endswith(
-        "pip install --disable-pip-version-check -c constraints.txt  -e '.[dev]'"
+        "pip install --disable-pip-version-check --no-compile -c constraints.txt  -e '.[dev]'"
     )
     url = "https://download.pytorch.org/whl/cpu"
     assert f"--extra-index-url {url} -e '.[dev]'" in recipe(f"TORCH_INDEX={url}")

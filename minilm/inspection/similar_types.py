@@ -20,7 +20,7 @@ def similar_type(config: Mapping[str, Any]) -> str | None:
     """The model_type to whose tensors most fields of ``config`` matter; None where few do.
 
     A field matters if the tensors are others without it, or with another value. One with a text_config is
-    of the type that has such a one. This imports every declaration: some tenths of a second.
+    of the type that has such a one. Every declaration is built with each field changed: some seconds.
     """
     text = config.get("text_config")
     if isinstance(text, Mapping):

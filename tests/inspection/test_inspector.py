@@ -313,7 +313,7 @@ def test_a_llama_folder_is_proven_by_its_own_names(tmp_path: Path) -> None:
         ("config.json", "{", "not JSON"),
         ("config.json", '{"x": ' + "9" * 5000 + "}", "not JSON"),
         ("config.json", "[1]", "a JSON list, expected a JSON object"),
-        ("config.json", '{"model_type": "reformer"}', "model_type 'reformer'"),
+        ("config.json", '{"model_type": "novel"}', "model_type 'novel'"),
         ("config.json", '{"family": "minilm", "model": {"d_model": 0}}', "d_model: 0"),
         ("config.json", '{"family": "minilm"}', "NoneType, expected an object"),
         ("weights.bin", "xx", "no zip"),
