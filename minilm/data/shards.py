@@ -52,7 +52,7 @@ from minilm.safe_text import one_line
 from minilm.text.cleaning import cleaning_versions
 from minilm.text.corpus import Corpus
 from minilm.text.tokenizer_file import load_tokenizer
-from minilm.text.tokenizer_training import build_tokenizer
+from minilm.text.tokenizer_training import BPE_CHARACTERS, build_tokenizer
 from minilm.text.tokenizers import Tokenizer
 from minilm.units import counted
 
@@ -273,7 +273,7 @@ def _key(
     recipe = (
         ["json", _sha256(tokenizer.to_json().encode())]
         if isinstance(tokenizer, Tokenizer)
-        else [tokenizer, vocab_size, tokenizers.__version__]
+        else [tokenizer, vocab_size, tokenizers.__version__, BPE_CHARACTERS]
     )
     everything = [
         FORMAT,
@@ -371,7 +371,12 @@ def _built_tokenizer(
                 if piece.split == "train" or kind == "char":
                     yield piece.text
 
-    tokenizer = build_tokenizer(kind, texts, vocab_size, separated=separated)
+    characters = sum(division.characters for division in divisions)
+    if kind == "bpe" and characters > BPE_CHARACTERS:
+        logger.info(
+            f"note: BPE is trained on some {BPE_CHARACTERS:,} of {characters:,} characters, spread evenly"
+        )
+    tokenizer = build_tokenizer(kind, texts, vocab_size, separated=separated, characters=characters)
     tokenizer.save(path)
     return tokenizer
 

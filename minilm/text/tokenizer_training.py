@@ -5,6 +5,7 @@ BPE is trained by the tokenizers library.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,8 @@ from minilm.text.tokenizers_library import enable_parallelism
 
 TOKENIZER_KINDS = ("byte", "char", "bpe")
 DEFAULT_BPE_VOCAB_SIZE = 4096
+# BPE counts every distinct word in memory; this much text has the frequent ones.
+BPE_CHARACTERS = 2**28
 
 
 def build_tokenizer(
@@ -36,18 +39,21 @@ def build_tokenizer(
     vocab_size: int | None = None,
     *,
     separated: bool = False,
+    characters: int = 0,
 ) -> Tokenizer:
     """Build a tokenizer of ``kind`` from the text that each call of ``texts`` streams.
 
     ``vocab_size`` is for bpe only, where None means DEFAULT_BPE_VOCAB_SIZE; a small text may give fewer
     tokens. With ``separated`` a char tokenizer has an end-of-text token, which the other kinds always
-    have. The same text always gives the same tokenizer, however it is divided.
+    have. Of a text of more than BPE_CHARACTERS, as ``characters`` says, bpe is trained on chunks spread
+    evenly over it. The same text always gives the same tokenizer, however it is divided.
     Raises TokenizerError for an unknown kind or an invalid vocabulary size.
     """
     if kind not in TOKENIZER_KINDS:
         raise TokenizerError("--tokenizer", repr(kind), "one of " + ", ".join(TOKENIZER_KINDS))
     if kind == "bpe":
-        return _train_bpe(texts(), DEFAULT_BPE_VOCAB_SIZE if vocab_size is None else vocab_size)
+        size = DEFAULT_BPE_VOCAB_SIZE if vocab_size is None else vocab_size
+        return _train_bpe(texts(), size, every=max(1, -(-characters // BPE_CHARACTERS)))
     if vocab_size is not None:
         raise TokenizerError(
             "--vocab-size",
@@ -61,7 +67,8 @@ def build_tokenizer(
 SIGNAL_SECONDS = 0.2  # on Windows, where waiting for a thread delays them
 
 
-def _train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:
+def _train_bpe(texts: Iterable[str], vocab_size: int, every: int) -> BPETokenizer:
+    """Trained on one chunk of ``every`` so many."""
     smallest = len(BYTE_VOCABULARY) + 1
     if vocab_size < smallest:
         raise TokenizerError(
@@ -78,7 +85,9 @@ def _train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:
         show_progress=sys.stderr.isatty(),
     )
     enable_parallelism()
-    chunks = split_into_chunks(texts, BPETokenizer.CHUNK_CHARACTERS)
+    chunks = itertools.islice(
+        split_into_chunks(texts, BPETokenizer.CHUNK_CHARACTERS), 0, None, every
+    )
     interruptibly(lambda: backend.train_from_iterator(chunks, trainer))
     return BPETokenizer(backend)
 

@@ -17,7 +17,7 @@ from minilm.data.shards import prepare
 from minilm.data.token_store import ShardedTokens
 from minilm.errors import InputError, TokenizerError
 from minilm.files import temporary_name
-from minilm.text import parallel_encoding
+from minilm.text import parallel_encoding, tokenizer_training
 from minilm.text.corpora import open_corpus
 from minilm.text.parallel_encoding import encode_in_order
 from minilm.text.tokenizer_training import build_tokenizer
@@ -57,6 +57,19 @@ def prepared(folder: Path, cache: Path, split: str = "position"):
 def files(cache: Path) -> dict[str, bytes]:
     (entry,) = (cache / "tokens").iterdir()
     return {path.name: path.read_bytes() for path in entry.iterdir()}
+
+
+def test_bpe_of_a_large_text_is_trained_on_a_part_of_it(folder, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    whole = prepared(folder, tmp_path / "whole", "position")
+    assert "BPE is trained" not in caplog.text
+    monkeypatch.setattr(BPETokenizer, "CHUNK_CHARACTERS", 200)
+    for module in (shards, tokenizer_training):
+        monkeypatch.setattr(module, "BPE_CHARACTERS", 8000)
+    part = prepared(folder, tmp_path / "part", "position")
+    assert "note: BPE is trained on some 8,000 of " in caplog.text
+    assert part.key != whole.key
+    assert part.tokenizer.to_json() != whole.tokenizer.to_json()
 
 
 @pytest.mark.parametrize("split", SPLITS)

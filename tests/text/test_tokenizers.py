@@ -15,6 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 
 from minilm.errors import TokenizerError
 from minilm.generation.text_stream import TextStream
+from minilm.text import tokenizer_training
 from minilm.text.separators import END_OF_TEXT
 from minilm.text.tokenizer_file import load_tokenizer
 from minilm.text.tokenizer_training import DEFAULT_BPE_VOCAB_SIZE, build_tokenizer
@@ -159,6 +160,22 @@ def test_chunks_do_not_change_the_ids(built, kind, monkeypatch):
         return
     cut_elsewhere = build_tokenizer("bpe", lambda: iter([TEXT[:50], TEXT[50:], SPECIAL]), 400)
     assert cut_elsewhere.to_json() == build("bpe", TEXT + SPECIAL, 400).to_json()
+
+
+def test_bpe_of_a_large_text_is_trained_on_chunks_spread_over_it(monkeypatch):
+    monkeypatch.setattr(BPETokenizer, "CHUNK_CHARACTERS", 40)
+    read, passed = (
+        "the cat sat on the mat, and the cat sat\n",
+        "0123 0123 0123 0123 0123 0123 0123 0123\n",
+    )
+    text = (read + passed + passed) * 20
+
+    def trained(limit: int) -> str:
+        monkeypatch.setattr(tokenizer_training, "BPE_CHARACTERS", limit)
+        return build_tokenizer("bpe", lambda: iter([text]), 300, characters=len(text)).to_json()
+
+    assert trained(len(text) // 3) == build("bpe", read * 20, 300).to_json()
+    assert trained(len(text)) == build("bpe", text, 300).to_json()
 
 
 FORK = """
