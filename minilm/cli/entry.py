@@ -188,7 +188,9 @@ def parse_arguments(
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            description = textwrap.fill(cls.__doc__ or "", 80)
+            text = " ".join((cls.__doc__ or "").split())
+            # tyro joins lines, but for those that begin with no letter.
+            description = textwrap.fill(text, 80, subsequent_indent="  ")
             args = with_mixture(arguments)
             return tyro.cli(cls, args=args, prog=program, description=description)
     except SystemExit as stop:

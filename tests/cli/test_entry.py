@@ -190,6 +190,7 @@ def test_a_reader_that_is_gone_is_no_traceback(argument: str) -> None:
 def test_each_verb_has_a_help_text(helps: dict[str, str]) -> None:
     for verb, text in helps.items():
         assert text.startswith(f"usage: minilm {verb} ")
+        assert [line for line in text.split("\n\n")[1].splitlines() if len(line) > 80] == []
 
 
 def test_no_option_is_negated_twice(helps: dict[str, str]) -> None:
