@@ -372,10 +372,6 @@ def _built_tokenizer(
                     yield piece.text
 
     characters = sum(division.characters for division in divisions)
-    if kind == "bpe" and characters > BPE_CHARACTERS:
-        logger.info(
-            f"note: BPE is trained on some {BPE_CHARACTERS:,} of {characters:,} characters, spread evenly"
-        )
     tokenizer = build_tokenizer(kind, texts, vocab_size, separated=separated, characters=characters)
     tokenizer.save(path)
     return tokenizer

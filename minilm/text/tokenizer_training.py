@@ -6,6 +6,7 @@ BPE is trained by the tokenizers library.
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,8 @@ DEFAULT_BPE_VOCAB_SIZE = 4096
 # BPE counts every distinct word in memory; this much text has the frequent ones.
 BPE_CHARACTERS = 2**28
 
+logger = logging.getLogger(__name__)
+
 
 def build_tokenizer(
     kind: str,
@@ -52,8 +55,13 @@ def build_tokenizer(
     if kind not in TOKENIZER_KINDS:
         raise TokenizerError("--tokenizer", repr(kind), "one of " + ", ".join(TOKENIZER_KINDS))
     if kind == "bpe":
+        every = max(1, -(-characters // BPE_CHARACTERS))
+        if every > 1:
+            logger.info(
+                f"note: BPE is trained on one in {every} of {characters:,} characters, spread evenly"
+            )
         size = DEFAULT_BPE_VOCAB_SIZE if vocab_size is None else vocab_size
-        return _train_bpe(texts(), size, every=max(1, -(-characters // BPE_CHARACTERS)))
+        return _train_bpe(texts(), size, every)
     if vocab_size is not None:
         raise TokenizerError(
             "--vocab-size",

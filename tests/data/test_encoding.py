@@ -67,7 +67,7 @@ def test_bpe_of_a_large_text_is_trained_on_a_part_of_it(folder, tmp_path, monkey
     for module in (shards, tokenizer_training):
         monkeypatch.setattr(module, "BPE_CHARACTERS", 8000)
     part = prepared(folder, tmp_path / "part", "position")
-    assert "note: BPE is trained on some 8,000 of " in caplog.text
+    assert "note: BPE is trained on one in 5 of " in caplog.text
     assert part.key != whole.key
     assert part.tokenizer.to_json() != whole.tokenizer.to_json()
 
