@@ -20,7 +20,7 @@ def similar_type(config: Mapping[str, Any]) -> str | None:
     """The model_type to whose tensors most fields of ``config`` matter; None where few do.
 
     A field matters if the tensors are others without it, or with another value. One with a text_config is
-    of the type that has such a one. Every declaration is built with each field changed: some seconds.
+    of the type that has such a one. Declarations are built with one field changed: a second or two.
     """
     text = config.get("text_config")
     if isinstance(text, Mapping):
@@ -29,10 +29,12 @@ def similar_type(config: Mapping[str, Any]) -> str | None:
     # Of as many fields, a language model rather than an encoder or a larger model.
     others = MODEL_TYPES.keys() - set(_COMMON)
     names = [*_COMMON, *sorted(others, key=lambda name: (MODEL_TYPES[name].by_class, name))]
-    matter = {name: _fields_that_matter(config, name) for name in names}
-    # The first of the best: the order above decides.
-    best = max(names, key=lambda name: matter[name])
-    return best if matter[best] >= _FEWEST_FIELDS else None
+    best, most = None, _FEWEST_FIELDS - 1
+    for name in names:  # the first of the best: the order above decides
+        matter = _fields_that_matter(config, name, most)
+        if matter > most:
+            best, most = name, matter
+    return best
 
 
 def advice(config: Mapping[str, Any]) -> str:
@@ -49,15 +51,19 @@ def check_declared(model_type: str) -> None:
         raise InputError("--as", repr(model_type), "a model_type that is declared", remedy)
 
 
-def _fields_that_matter(config: Mapping[str, Any], model_type: str) -> int:
+def _fields_that_matter(config: Mapping[str, Any], model_type: str, most: int) -> int:
+    """How many matter, counted until they cannot be more than ``most``: nearly all types end there soon."""
     fields = {**config, "model_type": model_type}
     layout = _layout(fields)
     if layout is None or MODEL_TYPES[model_type].same_as:
         return 0
-    return sum(
-        any(_layout(changed) != layout for changed in _changes(fields, name))
-        for name in config.keys() - {"model_type"}
-    )
+    matter = len(config.keys() - {"model_type"})
+    for name in config.keys() - {"model_type"}:
+        if not any(_layout(changed) != layout for changed in _changes(fields, name)):
+            matter -= 1
+        if matter <= most:
+            return 0
+    return matter
 
 
 def _changes(fields: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
