@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,8 @@ def show(outcome: Outcome, console: Console) -> bool:
     run_dir, summary, report = outcome.run_dir, outcome.summary, outcome.report
     assert report is not None, "of a run that was not interrupted"
     history = read_history(run_dir)
-    release_free_memory()  # what training took: the model is loaded again
+    gc.collect()  # what training took: the model is loaded again
+    release_free_memory()
     if run_files.read_record(run_dir / run_files.CONFIG).train.sample_tokens:
         console.rule("a sample")
         console.print(running_text(sample(*load(run_dir), SAMPLE_TOKENS)), markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -71,7 +72,7 @@ def with_current_names(values: Mapping[str, Any], where: object) -> dict[str, An
 
 
 def check_types(config: Any) -> None:
-    for name, hint in get_type_hints(type(config)).items():
+    for name, hint in _type_hints(type(config)).items():
         value = getattr(config, name)
         if get_origin(hint) is Literal:
             if value not in get_args(hint):
@@ -91,6 +92,9 @@ def check_types(config: Any) -> None:
                 "a number" if hint in (float, float | None) else f"a value of type {hint.__name__}"
             )
             raise ConfigError(name, repr(value), expected)
+
+
+_type_hints = functools.cache(get_type_hints)  # evaluating them takes milliseconds
 
 
 def check_sizes(config: Any, names: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ maker's figure; on a CPU it is measured.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 
@@ -104,6 +105,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     return None
 
 
+@functools.cache
 def measured_peak_flops(dtype: torch.dtype) -> float:
     """The best FLOP/s of square products on this CPU, from about a twentieth of a second.
 
