@@ -96,7 +96,7 @@ def test_a_step_reads_nothing_back(make_trainer: Any, settings: dict) -> None:
     assert READS_BACK & operations.seen.keys(), "and this is what it looks like when one is read"
 
 
-@pytest.mark.parametrize("steps", [300, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [150, pytest.param(2000, marks=pytest.mark.slow)])
 def test_steps_leave_nothing_behind(make_trainer: Any, steps: int) -> None:
     trainer = make_trainer(max_steps=10_000)
 
