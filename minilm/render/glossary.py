@@ -42,21 +42,22 @@ GLOSSARY = {
     "block": "The attention and the feed-forward of one layer, with their norms.",
     "attention": "The part in which a token collects information from the tokens before it. Its "
     "matrices are query, key, value and output.",
-    "query, key and value": "What attention computes of each token: the query asks, and the values of "
-    "those tokens count most whose keys match it.",
+    "query, key and value": "What attention computes of each token: the values of the tokens before are "
+    "added up, and those count most whose keys, multiplied with the query number by number, give the "
+    "largest sum.",
     "head": "One of h parallel attentions, each on k of the d numbers. Not to be confused with the LM "
     "head.",
     "key/value heads": "The heads that keys and values have (g). Fewer than h of them make the KV "
     "cache smaller: grouped-query attention.",
-    "feed-forward": "The part that works on each token alone: to f numbers and back to d. Often most "
-    "of the parameters.",
-    "norm": "A rescaling of the d numbers of a token, so that they stay in one range. Its gains are "
-    "parameters, a few.",
+    "feed-forward": "The part that works on each token alone: its matrix up makes f numbers of "
+    "the d, its matrix down d of the f. Often most of the parameters.",
+    "norm": "A rescaling of the d numbers of a token, so that they stay in one range. Its gains "
+    "are parameters, a few; in many models, nano's too, it has as many biases.",
     "gain": "A parameter of a norm, which one of the d numbers is multiplied with.",
     "LM head": "The last matrix, which gives a score to every token of the vocabulary: what may come "
     "next.",
-    "score": "What the LM head gives a token (a logit). The softmax function turns all scores into "
-    "probabilities.",
+    "score": "What the LM head gives a token (a logit). The softmax function makes "
+    "probabilities of all scores: e to the power of each, divided by the sum of these.",
     "tied": "Used twice and stored once: a tied LM head is the embedding itself, and is counted once.",
     "expert": "One of E feed-forwards, of which a token uses e. The others cost memory and no work.",
     "active parameters": "Those that one token uses. Fewer than all in a model with experts.",

@@ -34,7 +34,9 @@ def section(layout: Layout) -> Section:
             "the matrices stay frozen, narrow ones beside them are trained",
         ),
         quantized(
-            layout, "int8", "the matrices of the blocks in 8 bits; what is left stays trainable"
+            layout,
+            "int8",
+            "the matrices of the blocks in 8 bits, too few for small steps; what is left stays trainable",
         ),
         quantized(layout, "nf4", "the same, in 4 bits"),
         row("half of the weights zero", layout, "zeros still count, and are stored"),
@@ -64,7 +66,10 @@ def section(layout: Layout) -> Section:
                 "ones of m × r and r × n are trained, the adapter; what they make of the input, one "
                 "after the other, is added to the matrix's result. At rank r = "
                 f"{RANK} and m = n = {width} that is {RANK} × ({width} + {width}) = "
-                f"{RANK * 2 * width:,} parameters instead of {width} × {width} = {width * width:,}. "
+                f"{RANK * 2 * width:,} parameters instead of {width} × {width} = {width * width:,}; on two "
+                f"matrices in each of {config.num_layers} layers "
+                f"{RANK * 2 * width:,} × 2 × {config.num_layers} = "
+                f"{RANK * 2 * width * 2 * config.num_layers:,}. "
                 "Quantization stores weights in fewer bits, with scales; pruning sets some to zero "
                 "or removes them; sharing lets several layers use the same block. The count "
                 "changes only by what is removed or shared."

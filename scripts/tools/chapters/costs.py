@@ -19,8 +19,9 @@ def section() -> Section:
         (
             Paragraph(
                 f"To predict one token, Llama 3 8B ({format_count(count)} parameters) uses nearly all "
-                "of its parameters once. A parameter of a matrix takes two operations, a "
-                "multiplication and an addition. Such operations are called FLOPs: "
+                "of its parameters once: of the embedding only the row of the token, which is looked up. A "
+                "parameter of a matrix takes two operations, a multiplication and an addition. Such "
+                "operations are called FLOPs: "
                 f"{format_count(flops['forward_per_token'])} (billions) a token at a context of "
                 f"{cache['context']:,} tokens, of which {format_count(flops['attention_per_token'])} "
                 "are attention over the context; three times as many in training. The work grows "

@@ -35,8 +35,9 @@ def section(layout: Layout) -> Section:
                 "top as tokens; each gets its row of the embedding, d numbers. A block adds to these "
                 "numbers what it computes: attention collects from the tokens before, the "
                 "feed-forward works on each token alone. Norms keep the numbers in one range: "
-                "each of the d numbers is multiplied with a gain. The LM head turns the last "
-                "numbers into a score for every token of the vocabulary."
+                "each of the d numbers is multiplied with a gain, and in nano a bias is added, so that a "
+                "norm has 2d parameters. The LM head turns the last numbers into a score for every "
+                "token of the vocabulary."
             ),
             Paragraph(
                 "The count follows from a few sizes, which have letters: V tokens in the vocabulary, "

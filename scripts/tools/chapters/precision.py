@@ -44,8 +44,8 @@ def section() -> Section:
                 "A parameter takes as many bytes as its dtype has bits, divided by 8: 4 bytes in "
                 "float32, 2 in bfloat16 and float16, 1 in int8, half a byte in int4. So the bytes "
                 "of a model are its number of parameters times that. Fewer bits tell fewer numbers "
-                "apart. Here is what becomes of 1/3 (int8 and int4 are whole numbers, which a scale "
-                "is multiplied with; here one for which the largest is 1), and the weights of "
+                "apart. Here is what becomes of 1/3 (int8 and int4 are whole numbers up to 127 "
+                "and 7, which a scale is multiplied with, here 1/127 and 1/7), and the weights of "
                 "a model of 70 billion parameters, in GB of 10 to the 9 bytes, without scales:"
             ),
             table(number_columns("dtype", "bits", "1/3 as stored", "70 billion parameters"), rows),

@@ -117,7 +117,8 @@ def trained(model: nn.Linear) -> tuple[Block, ...]:
             f"(requires_grad = False) {trainable} of the {total} parameters are trainable. All "
             f"{total} still count; training leaves the frozen ones as they are. We add 1 to every "
             f"wanted result and train again: the error stays at {frozen_loss:.2f}, since only the "
-            "biases could learn that."
+            "biases could learn that. (The weights take away the little that is missing to 1: on "
+            "average these inputs are not quite 0.)"
         ),
     )
 

@@ -39,8 +39,9 @@ def section() -> Section:
                 f"{(after * value - wanted) ** 2:g}."
             ),
             Paragraph(
-                "AdamW, with which most models are trained, divides the gradient by its usual size "
-                "and keeps two running means for each parameter: the moments. So training needs "
+                "AdamW, with which most models are trained, keeps two means over the last steps for each "
+                "parameter, the moments: of its gradient, and of the gradient's square. It moves the "
+                "parameter by the first, divided by the root of the second. So training needs "
                 "memory for four numbers a parameter (itself, gradient, two moments), where use "
                 "of the model needs one, itself. Of nano that is "
                 f"{format_bytes(minilm.inspect('nano').memory['training']['total'])} against "
