@@ -142,8 +142,9 @@ def _interrupts_enabled() -> Iterator[None]:
     try:
         yield
     finally:
-        for number in replaced:
-            signal.signal(number, signal.SIG_DFL)
+        for number in replaced:  # a process that says why it ends may ignore what ends it
+            if signal.getsignal(number) is handlers[number]:
+                signal.signal(number, signal.SIG_DFL)
 
 
 class _Terminated(KeyboardInterrupt):

@@ -263,7 +263,7 @@ def process_group() -> Iterator[World]:
         try:
             yield _world
         except BaseException as error:
-            stack.enter_context(_without_sigterm())
+            _ignore_sigterm()
             is_lost = _is_of_communication(error) or (
                 isinstance(error, KeyboardInterrupt) and (launcher_ended() or _world.killed())
             )
@@ -312,17 +312,10 @@ def _launcher_ended_long_ago() -> Callable[[], bool]:
     return ended
 
 
-@contextlib.contextmanager
-def _without_sigterm() -> Iterator[None]:
-    """For the block no SIGTERM: torchrun ends a process with it while that says what it ends of."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+def _ignore_sigterm() -> None:
+    """From now on: torchrun ends a process with it while that says what it ends of, in the command too."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _is_of_communication(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
+from minilm.cli import entry
 from minilm.errors import InputError
 from minilm.parallel import joining, launcher, process_group
 from minilm.parallel.joining import agreed_prefix
@@ -176,23 +177,33 @@ def test_a_killed_process_is_not_waited_for(ended: int, monkeypatch: pytest.Monk
         reported(ended, "another").wait()
 
 
-def test_a_signal_while_the_group_is_left_hides_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def terminated(*_: object) -> None:
-        raise KeyboardInterrupt
+def test_a_signal_after_an_error_hides_it_neither_in_the_group_nor_in_the_command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, terminated)
+    def command() -> int:
+        try:
+            with process_group.process_group():
+                raise InputError("text", "no such file", "one")
+        finally:
+            terminate()
+
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     monkeypatch.setattr(process_group, "started_by_torchrun", lambda: True)
-    monkeypatch.setattr(process_group, "silence_all_but_first", lambda: None)
+    for module in (process_group, entry):
+        monkeypatch.setattr(module, "silence_all_but_first", lambda: None)
     monkeypatch.setattr(process_group, "_joined", lambda timeout: World(store=dist.HashStore()))
-    leave = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-    monkeypatch.setattr(dist, "destroy_process_group", leave)
+    monkeypatch.setattr(dist, "destroy_process_group", terminate)
+    before = signal.getsignal(signal.SIGTERM)
+    assert before == signal.SIG_DFL, "as a command is started with"
     try:
-        with pytest.raises(InputError), process_group.process_group():
-            raise InputError("text", "no such file", "one")
-        assert signal.getsignal(signal.SIGTERM) is terminated
+        assert entry.run_command(command) == entry.BAD_INPUT
+        terminate()
     finally:
         signal.signal(signal.SIGTERM, before)
+    assert capfd.readouterr().err == "error: text: no such file, expected one\n"
 
 
 @pytest.mark.skipif(launcher.process_age(os.getpid()) is None, reason="the system does not tell")
