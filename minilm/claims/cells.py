@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,15 +52,30 @@ class Cells:
         cell = {"all": self.shared, "cell": settings}
         key = json.dumps(cell, sort_keys=True)
         path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-        if path.is_file():
-            return {name: float(value) for name, value in read_object(path)["numbers"].items()}
+        kept = _read(path)
+        if kept is not None:
+            return kept
         if time.monotonic() > self.deadline:
             return None
         numbers = compute()
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**cell, "numbers": numbers})
+        text = json.dumps({**cell, "numbers": numbers, "sha256": _digest(numbers)})
         files.write_bytes(path, text.encode())
         return numbers
+
+
+def _read(path: Path) -> Numbers | None:
+    """The numbers of a file; None where there is none, or another than was written."""
+    try:
+        stored = read_object(path)
+        numbers = {name: float(value) for name, value in stored["numbers"].items()}
+        return numbers if stored["sha256"] == _digest(numbers) else None
+    except (OSError, KeyError, AttributeError, TypeError, ValueError):
+        return None
+
+
+def _digest(numbers: Numbers) -> str:
+    return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()
 
 
 def train(
@@ -103,8 +118,14 @@ def train(
 
 def windows(
     tokens: Tensor, length: int, rows: int, random: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Inputs and targets, (rows, length) each, at random places of ``tokens``."""
-    starts = random.integers(0, len(tokens) - length, rows)
-    each = torch.stack([tokens[start : start + length + 1] for start in starts.tolist()])
-    return each[:, :-1], each[:, 1:]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets, (rows, length) each, without end: each token once, in random order, then again.
+
+    What does not fill a batch at the end of a pass is left out of it.
+    """
+    starts = np.arange(0, len(tokens) - length, length)
+    assert len(starts) >= rows, "of a text that has a batch"
+    while True:
+        for batch in random.permutation(starts)[: len(starts) // rows * rows].reshape(-1, rows):
+            each = torch.stack([tokens[start : start + length + 1] for start in batch.tolist()])
+            yield each[:, :-1], each[:, 1:]

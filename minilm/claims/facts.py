@@ -52,7 +52,7 @@ class Facts:
 def find_facts(
     model: Transformer, text: Tokens, random: np.random.Generator, *, shuffled: bool = False
 ) -> Facts:
-    """At most `MOST` facts that ``model`` knows, each with another answer.
+    """At most `MOST` facts that ``model`` knows, drawn at random, each with another answer.
 
     ``shuffled``: the answers stand with the cues of others, which nothing can know: the null.
     """
@@ -68,8 +68,9 @@ def find_facts(
     probability = logits.softmax(-1).gather(1, answers[:, None])[:, 0]
     others = logits.scatter(1, answers[:, None], -torch.inf).argmax(-1)
     known: dict[int, int] = {}
-    for number in torch.argsort(probability, descending=True, stable=True).tolist():
-        if float(probability[number]) >= SURE and len(known) < MOST:
+    sure = np.flatnonzero(probability.numpy() >= SURE)
+    for number in random.permutation(sure).tolist():  # the surest are the hardest to turn
+        if len(known) < MOST:
             known.setdefault(int(answers[number]), number)
     rows = torch.tensor(sorted(known.values()), dtype=torch.int64)
     return Facts(a[rows], b[rows], answers[rows], others[rows])

@@ -105,11 +105,13 @@ def units_needed(half_width: float, n: int, margin: float) -> int:
 def with_need(finding: Finding) -> Finding:
     """The finding; one that is inconclusive by a wide interval, with how many units would narrow it.
 
-    One that is narrow enough, or of something counted, says that it lies between the regions if it does.
+    One that is between the regions says so, which more units would hardly change.
     """
     interval, rule, n = finding.interval, finding.rule, finding.n
     if finding.verdict != "inconclusive" or interval is None or finding.why:
         return finding
+    if all(map(rule.lies_between, (interval.low, interval.high))):
+        return replace(finding, reason="the estimate lies between the two regions")
     half_width = finding.half_width or interval.half_width
     if rule.margin and math.isfinite(half_width):
         needed = units_needed(half_width, n, rule.margin)

@@ -27,7 +27,7 @@ from minilm.claims.trials import Floats
 from minilm.progress import progress_bar
 
 SIZES = ((16, 1), (24, 2), (32, 2), (48, 3), (64, 3), (80, 3))  # width, layers
-LEFT_OUT = (96, 4)
+LEFT_OUT = (128, 4)
 OTHER_SIZES = SIZES[:5]  # of the other recipe: twice their parameters are within the ladder
 OTHER: Recipe = "muon"
 TOKENS = (2**14, 2**15, 2**16)
@@ -60,16 +60,15 @@ def trained_ladder(subject: Subject, cells: Cells) -> Ladder | None:
     length = subject.blocks.tokens.shape[1]
     counts = [count_of(subject, size, length) for size in SIZES]
     tokens = [max(ROWS * length, TOKENS[-1] * count // counts[-1]) for count in counts]
-    full = [arm_of(size, TOKENS[-1], length) for size in SIZES]
+    full = [arm_of(size, TOKENS[-1]) for size in SIZES]
     # Each arm, and that whose rate it takes.
-    arms = [(arm, arm) for text in TOKENS for arm in (arm_of(size, text, length) for size in SIZES)]
+    arms = [(arm, arm) for text in TOKENS for arm in (arm_of(size, text) for size in SIZES)]
     arms += [
-        (arm_of(size, text, length), rated)
-        for size, text, rated in zip(SIZES, tokens, full, strict=True)
+        (arm_of(size, text), rated) for size, text, rated in zip(SIZES, tokens, full, strict=True)
     ]
-    arms.append((arm_of(LEFT_OUT, TOKENS[-1], length), full[-1]))
+    arms.append((arm_of(LEFT_OUT, TOKENS[-1]), full[-1]))
     of_recipes = [replace(full[RECIPE_SIZE], recipe=recipe) for recipe in RECIPES]
-    others = [replace(arm_of(size, TOKENS[-1], length), recipe=OTHER) for size in OTHER_SIZES]
+    others = [replace(arm_of(size, TOKENS[-1]), recipe=OTHER) for size in OTHER_SIZES]
     arms += [(arm, arm) for arm in (*of_recipes, *others)]
     rows = []
     for arm, rated in progress_bar(iterable=arms, desc="ladder", leave=False):
@@ -93,21 +92,21 @@ def trained_ladder(subject: Subject, cells: Cells) -> Ladder | None:
     )
 
 
-def arm_of(size: tuple[int, int], tokens: int, length: int) -> Arm:
+def arm_of(size: tuple[int, int], tokens: int) -> Arm:
     """The model of one rung on so much text, read once."""
     width, layers = size
     fields = {"d_model": width, "num_layers": layers, "num_heads": max(1, width // 16)}
-    return Arm(fields, steps=max(1, tokens // (ROWS * length)), tokens=tokens)
+    return Arm(fields, tokens=tokens)
 
 
-def longest_arm(subject: Subject) -> Arm:
+def longest_arm() -> Arm:
     """The one that reads most."""
-    return arm_of(LEFT_OUT, TOKENS[-1], subject.blocks.tokens.shape[1])
+    return arm_of(LEFT_OUT, TOKENS[-1])
 
 
 def count_of(subject: Subject, size: tuple[int, int], length: int) -> int:
     """Parameters by the ledger."""
-    return minilm_layout(new_model(subject, arm_of(size, 1, length), 0, length).config).count()
+    return minilm_layout(new_model(subject, arm_of(size, 1), 0, length).config).count()
 
 
 def _losses(subject: Subject, cells: Cells, arm: Arm, rated: Arm) -> list[float] | None:

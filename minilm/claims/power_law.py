@@ -63,19 +63,25 @@ def bounds(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def predicted(sizes: Floats, losses: Floats, size: float, random: np.random.Generator) -> Interval:
-    """The loss of one more run, of ``size``, from (k, s) losses.
+def predicted(
+    sizes: Floats, losses: Floats, own: Floats, size: float, random: np.random.Generator
+) -> Interval:
+    """The loss of one more run, of ``size``, from (k, s) losses of other seeds, and its own seed's (k,).
 
-    Besides the error of the fit, sizes deviate from the law, and runs from the mean of their size.
+    A seed has its own stretch of text: what it is off at all sizes, it is off at the larger one too. Besides
+    the error of the fit, sizes deviate from the law, and runs from what size and seed say.
     """
     k, s = losses.shape
     means = losses.mean(axis=1)
     law = fit(sizes, means)
     of_sizes = means - np.array([law.at(each) for each in sizes])
-    of_runs = losses - means[:, None]
-    variance = (of_runs**2).sum() / (k * max(1, s - 1)) + (of_sizes**2).sum() / max(1, k - 3)
-    values = bootstrapped(sizes, losses, random).at(size)
+    levelled = losses - losses.mean(axis=0) + losses.mean()
+    of_runs = levelled - means[:, None]
+    run = (of_runs**2).sum() / max(1, (k - 1) * (s - 1))
+    variance = run * (1 + 1 / k) + (of_sizes**2).sum() / max(1, k - 3)
+    of_seed = float((own - means).mean())
+    values = bootstrapped(sizes, levelled, random).at(size) + of_seed
     return Interval(
-        float(law.at(size)),
+        float(law.at(size)) + of_seed,
         *bounds(values + random.normal(0, np.sqrt(variance), len(values))),
     )

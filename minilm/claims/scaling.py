@@ -90,7 +90,7 @@ PUBLISHED = (
 
 def measure(subject: Subject, cells: Cells) -> list[Finding]:
     """All findings, or that the text is too short, or that trainings are missing."""
-    if reason := too_short(subject, longest_arm(subject)):
+    if reason := too_short(subject, longest_arm()):
         return [not_run(rule, reason) for rule in RULES]
     ladder = trained_ladder(subject, cells)
     if ladder is None:
@@ -270,23 +270,35 @@ def _twice(ladder: Ladder, sizes: Floats) -> Finding:
 
 
 def _prediction(ladder: Ladder, sizes: Floats, random: np.random.Generator) -> Finding:
-    """Each seed's loss of the larger size, from the smaller sizes of all other seeds."""
+    """Each seed's loss of the larger size, from the smaller sizes: its own, and those of all other seeds.
+
+    A prediction says something where its interval leaves out what the seed reached with the last of them.
+    """
     most = ladder.losses[-1]
     intervals = [
-        predicted(sizes, np.delete(most, seed, axis=1), ladder.larger, random)
+        predicted(sizes, np.delete(most, seed, axis=1), most[:, seed], ladder.larger, random)
         for seed in range(most.shape[1])
     ]
     rows = list(zip(intervals, ladder.left_out.tolist(), strict=True))
     inside = sum(each.low <= loss <= each.high for each, loss in rows)
+    blunt = sum(
+        each.low <= loss <= each.high for each, loss in zip(intervals, most[-1], strict=True)
+    )
+    says_nothing = blunt > len(rows) / 2
     return Finding(
         PREDICTION,
-        Interval.exact(inside / len(rows)),
+        None if says_nothing else Interval.exact(inside / len(rows)),
         n=len(rows),
+        reason=(
+            f"in {blunt} of {len(rows)} seeds the interval has the loss of the last smaller size too: that a "
+            "larger one gains nothing would be predicted as well"
+            if says_nothing
+            else ""
+        ),
         trials=len(rows),
         text=(
             f"Of {ladder.larger:,} parameters, in {inside} of {len(rows)} seeds the loss is in the "
-            f"{LAW_LEVEL:.0%} interval of the other seeds' smaller sizes; the mean is "
-            f"{ladder.left_out.mean():.4f}."
+            f"{LAW_LEVEL:.0%} interval of the smaller sizes; the mean is {ladder.left_out.mean():.4f}."
         ),
         details={
             "predicted": [[each.estimate, each.low, each.high] for each in intervals],

@@ -72,7 +72,8 @@ def with_current_names(values: Mapping[str, Any], where: object) -> dict[str, An
 
 
 def check_types(config: Any) -> None:
-    for name, hint in _type_hints(type(config)).items():
+    cls: Any = type(config)
+    for name, hint in _type_hints(cls).items():
         value = getattr(config, name)
         if get_origin(hint) is Literal:
             if value not in get_args(hint):

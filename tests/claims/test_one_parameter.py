@@ -133,7 +133,9 @@ def test_a_scalar_that_breaks_everything_hides_no_scalar_that_encodes(
     alone = encoded_facts._effects(subject, known, own, "alone")
     beside = encoded_facts._effects(subject, known, with_it, "beside")
     assert beside.flipped == set(range(len(known)))
-    assert set(alone.encoded) == set(beside.encoded) != set()  # which are known best, rounding decides
+    assert (
+        set(alone.encoded) == set(beside.encoded) != set()
+    )  # which are known best, rounding decides
     assert EVERYTHING not in {each.scalar for each in beside.encoding}
 
     monkeypatch.setattr(encoded_facts, "CHECKED", 1)  # what is not looked at may encode

@@ -35,7 +35,7 @@ def test_another_seed_has_other_facts_dropout_and_pairs(
     subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those of the next seeds: the six of one are not five of another's."""
-    arm = small_models.Arm({**small_models.SHAPE, "dropout": 0.1}, steps=1, tokens=100)
+    arm = small_models.Arm({**small_models.SHAPE, "dropout": 0.1}, tokens=100)
     drawn: dict[str, list[object]] = {"facts": [], "dropout": [], "pairs": []}
 
     def of_facts(*arguments: Any) -> tuple[float, None, None]:

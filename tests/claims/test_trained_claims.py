@@ -130,6 +130,10 @@ def test_a_planted_law_is_found_and_its_absence_too() -> None:
     assert verdicts_of(planted(by_size=-0.05))["size"] == "contradicted"
     off = planted()
     assert verdicts_of(replace(off, left_out=off.left_out + 0.1))["prediction"] == "contradicted"
+    noise = np.random.default_rng(1).normal(0, 0.1, off.losses.shape)
+    *_, blunt = scaling.findings(replace(off, losses=off.losses + noise), np.random.default_rng(0))
+    assert blunt.verdict == "inconclusive"
+    assert "a larger one gains nothing would be predicted as well" in blunt.why
 
 
 def test_what_is_said_of_tokens_in_proportion_is_how_far_they_are_from_optimal() -> None:
@@ -169,9 +173,12 @@ def test_intervals_of_a_prediction_cover_as_often_as_they_say() -> None:
     sizes = np.array(COUNTS[:-1], np.float64)
     inside, widths = [], []
     for _ in range(50):
-        losses = (2 + 20 * sizes**-0.3)[:, None] + random.normal(0, 0.01, (len(sizes), 5))
-        interval = power_law.predicted(sizes, losses, COUNTS[-1], random)
-        loss = 2 + 20 * COUNTS[-1] ** -0.3 + random.normal(0, 0.01)
+        of_seeds = random.normal(0, 0.2, 6)  # each has its own stretch of text
+        losses = (
+            (2 + 20 * sizes**-0.3)[:, None] + random.normal(0, 0.01, (len(sizes), 6)) + of_seeds
+        )
+        interval = power_law.predicted(sizes, losses[:, 1:], losses[:, 0], COUNTS[-1], random)
+        loss = 2 + 20 * COUNTS[-1] ** -0.3 + random.normal(0, 0.01) + of_seeds[0]
         inside.append(interval.low <= loss <= interval.high)
         widths.append(interval.half_width)
     assert np.mean(inside) >= 0.85
@@ -181,8 +188,8 @@ def test_intervals_of_a_prediction_cover_as_often_as_they_say() -> None:
 
 
 def test_equal_initial_values_keep_units_equal_for_ever(subject: Subject) -> None:
-    arm = small_models.Arm({"num_layers": 1, "d_model": 16, "num_heads": 1}, steps=20, tokens=1000)
-    zero = small_models.Arm(arm.fields, steps=20, tokens=1000, scale=0.0)
+    arm = small_models.Arm({"num_layers": 1, "d_model": 16, "num_heads": 1}, tokens=1000)
+    zero = replace(arm, scale=0.0)
     equal = small_models.trained_model(subject, zero, 1e-2, 0).blocks[0].feed_forward.up.weight
     usual = small_models.trained_model(subject, arm, 1e-2, 0).blocks[0].feed_forward.up.weight
     assert torch.equal(equal, equal[:1].expand_as(equal))
@@ -241,10 +248,10 @@ def test_ladder_and_arms_are_trained_from_end_to_end(
         monkeypatch.setattr(module, "TOKENS", (64, 128, 256))
     monkeypatch.setattr(ladder, "RECIPE_SIZE", 0)
     for name in ("ONCE", "REPEATED"):
-        arm = small_models.Arm(small_models.SHAPE, steps=2, tokens=100)
+        arm = small_models.Arm(small_models.SHAPE, tokens=100)
         monkeypatch.setattr(initialization, name, arm)
     for name in ("OWN", "SHARED", "UNTIED"):
-        few = replace(getattr(sharing, name), steps=2, tokens=100)
+        few = replace(getattr(sharing, name), tokens=100)
         monkeypatch.setattr(sharing, name, few)
     monkeypatch.setattr(initialization, "PAIRS", 3)
     subject = replace(subject, text=phrases(2).astype(np.uint16))
