@@ -150,11 +150,16 @@ def trained_model(subject: Subject, arm: Arm, rate: float, seed: int) -> Transfo
         train(
             model.train(),
             loss,
-            steps=arm.passes * (arm.tokens // (ROWS * length)),
+            steps=steps_of(arm, length),
             learning_rate=rate,
             recipe=arm.recipe,
         )
     return model.eval()
+
+
+def steps_of(arm: Arm, length: int) -> int:
+    """How many batches of that context its passes are."""
+    return arm.passes * (arm.tokens // (ROWS * length))
 
 
 def new_model(subject: Subject, arm: Arm, seed: int, length: int) -> Transformer:

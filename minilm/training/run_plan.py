@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from minilm.data.conversations import Conversations
 from minilm.interop.exports import describe_exports
 from minilm.training.run_spec import RunSpec
-from minilm.training.text_size import step_tokens
+from minilm.training.text_size import final_eval_tokens, step_tokens
 from minilm.transforms.quantize import parameter_count
 from minilm.units import TOKENS_OF_ANSWERS, TOKENS_OF_CONVERSATIONS, counted
 
@@ -61,7 +61,10 @@ def _plan(spec: RunSpec) -> Iterator[str]:
     every = "each step" if config.eval_every == 1 else f"every {config.eval_every:,} steps"
     whole = f"{dataset.val_tokens:,} validation {unit}"
     if 0 < config.eval_tokens < dataset.val_places:
-        whole = f"{config.eval_tokens:,} of {whole}, over all at the end"
+        last = final_eval_tokens(config.max_steps * tokens, dataset)
+        whole = f"{config.eval_tokens:,} of {whole}"
+        if not 0 < last <= config.eval_tokens:
+            whole += f", over {f'{last:,}' if last else 'all'} at the end"
     elif not is_text:
         whole = f"{dataset.val_labels:,} validation {TOKENS_OF_ANSWERS}"
     yield f"an evaluation after {every}, over {whole}"

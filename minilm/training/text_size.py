@@ -36,6 +36,15 @@ def step_tokens(config: TrainConfig, model: ModelConfig, dataset: Dataset | None
     return config.batch_size * config.gradient_accumulation * length
 
 
+def final_eval_tokens(trained_tokens: int, dataset: Dataset) -> int:
+    """Validation tokens of the evaluation at the end of a run on so many tokens; 0: all.
+
+    No more than were trained on, so that it takes a third of the compute of training at most.
+    """
+    some = max(trained_tokens, FEWEST_EVAL_TOKENS)
+    return some if some < dataset.val_places else 0
+
+
 def longest_context(context_length: int, train_tokens: int) -> int:
     """``context_length``, or the largest power of two of which a text of so many tokens has a window."""
     if train_tokens > context_length:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minilm.training.run_spec import RunSpec
-from minilm.training.text_size import step_tokens
+from minilm.training.text_size import final_eval_tokens, step_tokens
 from minilm.units import counted, format_seconds
 
 # Steps that are timed one by one; the first one warms up.
@@ -15,7 +15,7 @@ class TimeLeft:
 
     def __init__(self, spec: RunSpec) -> None:
         self._config = spec.config
-        self._val_places = spec.dataset.val_places
+        self._dataset = spec.dataset
         self._step_tokens = step_tokens(spec.config, spec.model.config, spec.dataset)
         self._steps: list[float] = []
         self.evaluation_seconds: float | None = None
@@ -34,15 +34,19 @@ class TimeLeft:
         if self.needs_steps() or step == last:
             return None
         mean = sum(self._steps[1:]) / (TIMED_STEPS - 1)
+        forward = mean / 3 / self._step_tokens  # a pass without its gradients, seconds a token
+        places, some = self._dataset.val_places, self._config.eval_tokens
         evaluation = self.evaluation_seconds
-        if evaluation is None:  # a forward pass is a third of a step
-            validation = self._config.eval_tokens or self._val_places
-            evaluation = mean / 3 * validation / self._step_tokens
+        if evaluation is None:
+            evaluation = forward * (some or places)
         evaluations = last // every - step // every + bool(last % every)
         left = (last - step) * mean + evaluations * evaluation
+        final = final_eval_tokens(last * self._step_tokens, self._dataset) or places
+        if 0 < some < final:
+            left += forward * final
         steps = counted(last - step, "step")
         text = f"about {format_seconds(left)} for the {steps} left, evaluations included"
         limit = self._config.max_seconds
         if limit is not None and limit - elapsed < left:
-            text += f"; max_seconds ends the run after {format_seconds(limit)}"
+            text += f"; max_seconds ends the steps after {format_seconds(limit)}"
         return text

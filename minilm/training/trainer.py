@@ -30,6 +30,7 @@ from minilm.training.progress_bar import progress_bar, show_readings
 from minilm.training.resume_state import Progress, restore_state
 from minilm.training.run_spec import RunSpec
 from minilm.training.signals import Interrupted, StopRequest
+from minilm.training.text_size import final_eval_tokens
 from minilm.training.throughput import Throughput
 from minilm.training.time_left import TimeLeft
 from minilm.training.train_step import Step, TrainStep
@@ -82,8 +83,8 @@ class Trainer:
         if self.config.hold_zeros:
             hold_zeros(self.model, self.train_step.optimizers)
         self.time_left = TimeLeft(spec)
-        # Step and loss of the best weights over the whole split, where evaluations are over a part of it.
-        self.whole_split: tuple[int, Validation] | None = None
+        # Step and loss of the best weights at the end, where evaluations before are over fewer tokens.
+        self.at_the_end: tuple[int, Validation] | None = None
         self.throughput = Throughput(
             self.model.config,
             self.runtime,
@@ -241,19 +242,21 @@ class Trainer:
         return sample(model, self.spec.dataset.tokenizer, count, stop=self.stop)
 
     def _evaluate_best(self) -> None:
-        """Evaluate the best weights over the whole split, where a part of it chose them; they stay in."""
+        """Evaluate the best weights over `final_eval_tokens`, where fewer chose them; they stay in."""
         progress = self.progress
-        if progress.best_val_loss is None or self._covers_split():
+        at_most = final_eval_tokens(progress.tokens, self.spec.dataset)
+        is_no_more = self._covers_split() or 0 < at_most <= self.config.eval_tokens
+        if progress.best_val_loss is None or is_no_more:
             return
-        if self.whole_split is None or self.whole_split[0] != progress.best_step:
+        if self.at_the_end is None or self.at_the_end[0] != progress.best_step:
             self.checkpoints.wait()
             if progress.best_step != progress.step:
                 self._load_best()
-            whole = self._evaluate(0)
-            if whole is None:
+            validation = self._evaluate(at_most)
+            if validation is None:
                 return
-            self.whole_split = (progress.best_step, whole)
-        self.checkpoints.describe_weights(self.run_dir, self._weights_metadata(*self.whole_split))
+            self.at_the_end = (progress.best_step, validation)
+        self.checkpoints.describe_weights(self.run_dir, self._weights_metadata(*self.at_the_end))
 
     def _load_best(self) -> None:
         """Put the weights in that the run has written, by the main process."""
@@ -267,10 +270,10 @@ class Trainer:
             fill(parameters[name], values)
 
     def best(self) -> Validation | None:
-        """The validation loss of the best weights, over the whole split if that was computed."""
+        """The validation loss of the best weights, that of the end if it was computed."""
         progress = self.progress
-        if self.whole_split is not None and self.whole_split[0] == progress.best_step:
-            return self.whole_split[1]
+        if self.at_the_end is not None and self.at_the_end[0] == progress.best_step:
+            return self.at_the_end[1]
         if progress.best_val_loss is None or progress.best_val_bits_per_byte is None:
             return None
         # States of before `eval_tokens` do not say it: evaluations were over the whole split.
@@ -355,7 +358,7 @@ class Trainer:
                 return StopReason.TARGET_VAL_LOSS
             whole = self._evaluate(0) if progress.best_step == progress.step else None
             if whole is not None:
-                self.whole_split = (progress.step, whole)
+                self.at_the_end = (progress.step, whole)
                 if whole.loss <= target:
                     return StopReason.TARGET_VAL_LOSS
         if self.prune is not None and best is not None and self.prune(progress.step, best):

@@ -97,6 +97,10 @@ def test_what_is_inconclusive_by_its_width_says_how_many_units_it_needs(
     gap = "the estimate lies between the two regions"  # of what is narrow enough, or has no width
     between = replace(rule, contradicted=Region(high=-0.1), margin=0.2)
     assert with_need(Finding(between, student(values), n=6)).why == gap
+    wide = replace(rule, supported=Region(high=-1), contradicted=Region(1))
+    assert with_need(Finding(wide, student(values), n=6)).why == gap, (
+        "more of them would not decide"
+    )
     counted = replace(between, margin=0.0)
     assert with_need(Finding(counted, Interval.exact(-0.05), n=6)).why == gap
     for silent in (

@@ -19,7 +19,7 @@ from minilm.claims import (
     sharing,
     small_models,
 )
-from minilm.claims.cells import OVER_BUDGET, Cells, Numbers
+from minilm.claims.cells import OVER_BUDGET, Cells, Numbers, windows
 from minilm.claims.subject import Subject
 from minilm.claims.trials import Trials
 from tests.claims.subjects import bigram_model, phrases, subject_of
@@ -91,6 +91,35 @@ def test_cells_of_other_settings_or_blocks_are_others(
         assert not both[0] & both[1], name
     part = replace(subject, blocks=subject.pilot, pilot=subject.blocks)
     assert part.blocks_sha256() != subject.blocks_sha256()
+
+
+@pytest.mark.parametrize("length", [16, 128, 256])
+def test_once_is_once_whatever_the_context(length: int) -> None:
+    for arm in (small_models.ONCE, small_models.REPEATED):
+        text = torch.arange(arm.tokens + 1)
+        batches = windows(text, length, small_models.ROWS, np.random.default_rng(0))
+        steps = small_models.steps_of(arm, length)
+        read = [next(batches) for _ in range(steps)]
+        inputs = torch.cat([batch.flatten() for batch, _ in read])
+        assert inputs.bincount().tolist() == [arm.passes] * arm.tokens
+        assert all(torch.equal(targets, batch + 1) for batch, targets in read)
+        assert not torch.equal(inputs[: arm.tokens], text[:-1]), "in random order"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "{}", '{"numbers": 5}', '{"numbers": {"test": null}}', '{"numbers": {}, "sha256": ""}'],
+)
+def test_a_cell_that_was_damaged_is_trained_again(tmp_path: Path, damage: str) -> None:
+    cells = Cells(tmp_path, 100)
+    assert cells.get({"rate": 1}, lambda: {"test": 2.0}) == {"test": 2.0}
+    assert cells.get({"rate": 1}, dict) == {"test": 2.0}, "it is kept"
+    (path,) = tmp_path.iterdir()
+    edited = path.read_text().replace("2.0", "3.0")
+    for text in (damage, edited):
+        path.write_text(text)
+        assert cells.get({"rate": 1}, lambda: {"test": 4.0}) == {"test": 4.0}
+        assert cells.get({"rate": 1}, dict) == {"test": 4.0}
 
 
 def test_a_text_that_is_shorter_than_an_arm_reads_is_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -157,5 +158,21 @@ def test_the_seconds_left_are_said_beside_the_limit_that_comes_before(make_train
     text = left.add_step(1.0, step=3, elapsed=11.0)
     assert text is not None
     assert text.startswith("about 3 h ")
-    assert text.endswith("evaluations included; max_seconds ends the run after 2 min 0 s")
+    assert text.endswith("evaluations included; max_seconds ends the steps after 2 min 0 s")
     assert not left.needs_steps()
+
+
+def test_the_seconds_left_have_the_evaluation_at_the_end(make_trainer: Any) -> None:
+    def seconds(**settings: Any) -> float:
+        spec = make_trainer(max_steps=4, eval_every=4, **settings).spec
+        left, text = TimeLeft(spec), None
+        for step in (1, 2, 3):
+            text = left.add_step(64.0 * 3, step=step, elapsed=0.0)
+        assert text is not None
+        amounts = re.findall(r"(\d+) (h|min|s)", text.partition(" for ")[0])
+        return sum(int(n) * {"h": 3600, "min": 60, "s": 1}[unit] for n, unit in amounts)
+
+    # A step of 64 tokens takes 192 s, so that a token of an evaluation takes a second.
+    places = make_trainer().spec.dataset.val_places
+    assert seconds(eval_tokens=0) == pytest.approx(192 + places, abs=60)
+    assert seconds(eval_tokens=64) == pytest.approx(192 + 64 + places, abs=60)

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from minilm.config import ModelConfig, TrainConfig
 from minilm.config.presets import find_preset
 from minilm.data.dataset import Dataset
 from minilm.text.tokenizers import ByteTokenizer
-from minilm.training.text_size import fit_to_text, longest_context, step_tokens
+from minilm.training.text_size import (
+    final_eval_tokens,
+    fit_to_text,
+    longest_context,
+    step_tokens,
+)
 from minilm.training.train import train
 from tests.conftest import TINY_MODEL, TINY_SETTINGS
 
@@ -57,6 +63,37 @@ def test_a_text_shorter_than_a_window_has_one_of_a_shorter_length(
 ) -> None:
     assert longest_context(128, train_tokens) == length
     assert longest_context(128, 129) == 128
+
+
+def test_the_evaluation_at_the_end_is_over_no_more_tokens_than_the_run_was_trained_on() -> None:
+    text = text_of(9_000_000)
+    assert text.val_places == 999_999
+    assert final_eval_tokens(500_000, text) == 500_000
+    assert final_eval_tokens(100, text) == 16_384, "enough for a loss that is worth reading"
+    assert final_eval_tokens(10**6, text) == 0, "all"
+    assert final_eval_tokens(100, text_of(90_000)) == 0
+
+
+def test_a_short_run_on_a_large_text_ends_soon_after_its_last_step(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "minilm")
+    path = tmp_path / "text.txt"
+    path.write_text("abcd " * 10_000)
+    settings = TINY_SETTINGS | {"val_fraction": 0.8, "eval_tokens": 100}
+    outcome = train(
+        data=path,
+        run_dir=tmp_path / "run",
+        tokenizer="byte",
+        model=TINY_MODEL,
+        settings=settings,
+        cache=cache,
+    )
+    assert 16_384 <= outcome.summary["best_val_tokens"] < 17_000
+    val_tokens = outcome.summary["data"]["val_tokens"]
+    assert f"over 100 of {val_tokens:,} validation tokens, over 16,384 at the end" in caplog.text
+    with safe_open(tmp_path / "run" / "model.safetensors", "pt") as file:
+        assert file.metadata()["val_tokens"] == str(outcome.summary["best_val_tokens"])
 
 
 def test_the_shortest_text_of_all_is_trained_on(tmp_path: Path, cache: Path) -> None:
@@ -116,7 +153,7 @@ def test_the_best_weights_are_evaluated_over_the_whole_split(
 ) -> None:
     common = {"max_steps": 6, "eval_every": 2, "dtype": "float32", "sample_tokens": 0}
     text = tmp_path / "text.txt"
-    text.write_text(text_file.read_text() * 20)
+    text.write_text(text_file.read_text() * 5)
 
     def run(name: str, eval_tokens: int) -> dict:
         outcome = train(
