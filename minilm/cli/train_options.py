@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -128,9 +128,14 @@ def beside_resume(options: Arguments) -> dict[str, Any]:
 
 
 def with_current_names(arguments: Sequence[str]) -> list[str]:
-    """The command line with fields under their current names, and a note on each old one."""
+    """The command line with fields under their current names, and a note on each old one.
+
+    A field that is true or false may stand alone: it is true then.
+    """
     current: list[str] = []
     for argument in arguments:
+        if argument.startswith("--"):
+            _complete(current)
         option, equals, value = argument.partition("=")
         name = option.removeprefix("--train.").replace("-", "_")
         if option.startswith("--train.") and name in RENAMED:
@@ -142,7 +147,21 @@ def with_current_names(arguments: Sequence[str]) -> list[str]:
         elif current[-1:] == ["--train.log-to"]:
             argument = _log_to(argument)
         current.append(argument)
+    _complete(current)
     return current
+
+
+_SWITCHES = {
+    f"--{group}.{field.name}"
+    for group, cls in (("model", ModelConfig), ("train", TrainConfig))
+    for field in fields(cls)
+    if field.type == "bool"
+}
+
+
+def _complete(arguments: list[str]) -> None:
+    if arguments and "--" + arguments[-1][2:].replace("-", "_") in _SWITCHES:
+        arguments.append("true")
 
 
 def _log_to(value: str) -> str:

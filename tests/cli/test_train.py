@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+from minilm.cli.config_options import set_fields
 from minilm.cli.entry import parse_arguments
 from minilm.cli.train import Arguments, main
+from minilm.cli.train_options import parse_options
 from minilm.config.presets import PRESETS
 from minilm.runs.logs import read_metrics
 from tests.conftest import ROOT, clean_environment, make_text
@@ -241,6 +243,18 @@ def test_a_time_limit_before_the_first_step_still_ends_well(
     ]
     assert main(arguments) == 0
     assert "stopped by max_seconds" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_field_that_is_true_or_false_is_true_where_it_stands_alone() -> None:
+    for arguments, watch, tied in (
+        (["--train.watch"], True, None),
+        (["--train.watch", "--data", "x"], True, None),
+        (["--train.watch", "false", "--model.tied_embeddings"], False, True),
+        (["--train.watch=false", "--model.tied-embeddings", "true"], False, True),
+    ):
+        options = parse_options(arguments, "train")
+        assert set_fields(options.train).get("watch") is watch
+        assert set_fields(options.model).get("tied_embeddings") is tied
 
 
 def test_a_flag_under_its_old_name_is_taken_with_a_note(
