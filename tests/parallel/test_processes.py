@@ -244,38 +244,49 @@ def test_one_process_resumes_what_several_saved(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.distributed
-def test_a_killed_process_is_started_again(folder: Path, text_file: Path) -> None:
+def test_a_killed_process_is_started_again_and_again(folder: Path, text_file: Path) -> None:
     run = folder / "killed"
     settings = RUNS["muon"]["settings"] | {"save_every_seconds": 0.1, "parallel": "fsdp"}
     command = [str(ROOT / "scripts" / "train.py"), "--data", str(text_file), "--tokenizer=byte"]
     options = [*command_line(ODD, settings), "--run-dir", str(run)]
-    process = subprocess.Popen(
-        torchrun("--max-restarts", "1", *command, *options),
-        env=environment(folder / "cache"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    log = folder / "killed.log"
+
+    def is_new() -> bool:
+        return any((run / "resume").glob("step-0000000[1-9]*/state.json"))
+
+    def is_resumed() -> bool:
+        return "resuming after step" in log.read_text()
+
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            torchrun("--max-restarts", "2", *command, *options),
+            env=environment(folder / "cache"),
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+        )
+    killed = []
     try:
         deadline = time.monotonic() + 120
-        while not any((run / "resume").glob("step-0000000[1-9]*/state.json")):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        (child,) = (pid for pid in children(process.pid) if rank(pid) == "1")
-        os.kill(child, signal.SIGKILL)
-        output, errors = process.communicate(timeout=120)
+        for has_begun in (is_new, is_resumed):
+            while not has_begun():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            (child,) = (pid for pid in children(process.pid) if rank(pid) == "1")
+            os.kill(child, signal.SIGKILL)
+            killed.append(child)
+        output, _ = process.communicate(timeout=120)
     finally:
         end(process)
+    errors = log.read_text()
     assert process.returncode == 0, errors
-    # torchrun ends the others by SIGTERM, at times before they have seen what happened.
-    endings = ("error: ", "SIGTERM: ", "stopped: the run is as it was last saved")
-    said = [line for line in errors.splitlines() if line.startswith(endings)]
-    assert said, errors
-    for error in said:
-        if error.startswith("error: "):
-            assert f"process 1 (pid {child} on " in error
-            assert " ended, expected all of them; the run is as last saved, if it was: " in error
+    # torchrun ends the other by SIGTERM meanwhile: it says nonetheless what it ends of.
+    said = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert len(said) == len(killed), errors
+    for pid, error in zip(killed, said, strict=True):
+        assert f"process 1 (pid {pid} on " in error
+        assert " ended, expected all of them; the run is as last saved, if it was: " in error
     assert output.count("every parameter") == 1, "one process prints"
     assert (run / "model.safetensors").read_bytes() == (
         folder / "fsdp-muon" / "model.safetensors"
