@@ -56,7 +56,7 @@ def main() -> None:
         str(STEPS),
     ]
     command += ["--vocab-size", str(arguments.vocab_size), "--train.sample-tokens", "0"]
-    # The run ends with an evaluation over the whole split.
+    # Nearly all of the text is for training.
     command += [
         "--val-fraction",
         "0.002",
