@@ -125,7 +125,8 @@ class Space:
         """Raises ConfigError where nothing is searched, no model is within the budget, or no step is."""
         if self._first_model() is None:
             limit = next(iter(self.budget.limits()))
-            got, expected = f"{self.budget}", "room for a model of this vocabulary"
+            given = " and of the fields that are set" if self.model else ""
+            got, expected = f"{self.budget}", f"room for a model of this vocabulary{given}"
             raise ConfigError(limit, got, expected)
         step = step_tokens(self.preset.train_config(**self.settings), self.base)
         if self.tokens < step:
