@@ -176,7 +176,7 @@ def test_drafts_leave_the_text_as_it_is(
             decoder, loaded.tokenizer, [repeated], sampling, speculate=drafts, max_length=80
         )
         generation._decoder = Counted(decoder, counted)
-        for _ in range(60):
+        for _ in range(36):
             generation.step()
         texts[drafts] = generation.sequences
     assert texts[1] == texts[0]

@@ -127,7 +127,7 @@ def test_budgets_that_are_none(space: SpaceOf) -> None:
         Budget()
     with pytest.raises(ConfigError, match="joules"):
         Budget(joules=math.nan)
-    with pytest.raises(ConfigError, match="room for a model of this vocabulary$"):
+    with pytest.raises(ConfigError, match=r"room for a model of this vocabulary$"):
         space(Budget(params=1000)).check()
     with pytest.raises(ConfigError, match="of this vocabulary and of the fields that are set"):
         space(Budget(params=100_000), model={"d_model": 4096}).check()
