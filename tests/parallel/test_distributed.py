@@ -107,7 +107,7 @@ def five_batches(folder: Path) -> dict[str, Any]:
     """A run whose validation part fills four batches of an evaluation and begins a fifth."""
     size = 4 * TOKENS_PER_BATCH + 2000
     (folder / "five.txt").write_text(make_text(8000)[:size])
-    settings = SETTINGS | {"parallel": "fsdp", "max_steps": 4, "eval_every": 4}
+    settings = SETTINGS | {"parallel": "fsdp", "max_steps": 4, "eval_every": 4, "eval_tokens": 0}
     settings |= {"val_fraction": 1 - 1000 / size}
     return {"data": str(folder / "five.txt"), "model": TINY_MODEL, "settings": settings}
 
