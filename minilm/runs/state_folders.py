@@ -82,7 +82,11 @@ def is_of_save(path: Path) -> bool:
     if path.is_symlink():
         return False
     if path.is_dir():
-        return bool(_SAVE.fullmatch(path.name)) and all(
-            _FILE.fullmatch(each.name) and each.is_file() for each in path.iterdir()
-        )
+        return bool(_SAVE.fullmatch(path.name)) and all(map(_is_of_tensors, path.iterdir()))
     return files.target_of_temporary(path.name) == RECORD
+
+
+def _is_of_tensors(path: Path) -> bool:
+    """Whether it is a file of tensors, or what was being written to one when its process was killed."""
+    name = files.target_of_temporary(path.name) or path.name
+    return bool(_FILE.fullmatch(name)) and path.is_file()

@@ -168,6 +168,7 @@ def test_what_a_killed_save_left_is_passed_over_and_removed(tmp_path: Path) -> N
     for folder in (unfinished, second):
         folder.mkdir(parents=True)
         write_in_rows(folder, TENSORS)
+    (unfinished / ".shard-00002-model-00001-of-00001.safetensors.0123abcd.tmp").touch()
     temporary = state / ".state.json.0123abcd.tmp"
     temporary.touch()
     assert read_state(tmp_path).progress.step == 5
