@@ -57,8 +57,9 @@ def _fields_that_matter(config: Mapping[str, Any], model_type: str, most: int) -
     layout = _layout(fields)
     if layout is None or MODEL_TYPES[model_type].same_as:
         return 0
-    matter = len(config.keys() - {"model_type"})
-    for name in config.keys() - {"model_type"}:
+    names = config.keys() - {"model_type"}
+    matter = len(names)
+    for name in names:
         if not any(_layout(changed) != layout for changed in _changes(fields, name)):
             matter -= 1
         if matter <= most:

@@ -244,11 +244,12 @@ class Trainer:
     def _evaluate_best(self) -> None:
         """Evaluate the best weights over `final_eval_tokens`, where fewer chose them; they stay in."""
         progress = self.progress
-        at_most = final_eval_tokens(progress.tokens, self.spec.dataset)
-        is_no_more = self._covers_split() or 0 < at_most <= self.config.eval_tokens
-        if progress.best_val_loss is None or is_no_more:
+        if progress.best_val_loss is None or self._covers_split():
             return
         if self.at_the_end is None or self.at_the_end[0] != progress.best_step:
+            at_most = final_eval_tokens(progress.tokens, self.spec.dataset)
+            if 0 < at_most <= self.config.eval_tokens:
+                return
             self.checkpoints.wait()
             if progress.best_step != progress.step:
                 self._load_best()

@@ -96,6 +96,25 @@ def test_a_short_run_on_a_large_text_ends_soon_after_its_last_step(
         assert file.metadata()["val_tokens"] == str(outcome.summary["best_val_tokens"])
 
 
+def test_weights_that_a_target_was_checked_with_say_the_loss_of_that_check(
+    tmp_path: Path, cache: Path
+) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("abcd " * 10_000)
+    settings = TINY_SETTINGS | {"val_fraction": 0.8, "eval_tokens": 20_000}
+    outcome = train(
+        data=path,
+        run_dir=tmp_path / "run",
+        tokenizer="byte",
+        model=TINY_MODEL,
+        settings=settings | {"target_val_loss": 100.0},
+        cache=cache,
+    )
+    assert outcome.summary["best_val_tokens"] > 30_000
+    with safe_open(tmp_path / "run" / "model.safetensors", "pt") as file:
+        assert file.metadata()["val_tokens"] == str(outcome.summary["best_val_tokens"])
+
+
 def test_the_shortest_text_of_all_is_trained_on(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "abcd.txt"
     path.write_text("abcd")
