@@ -70,11 +70,11 @@ class Arguments:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto: cuda, else mps, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights; auto: bfloat16 where it is faster, which for small models on a CPU it is not."""
+    """Of the weights; auto: the one that is fastest here; on a CPU, below 2M parameters, float32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the step of one token; auto: no, as it was slower wherever it was measured."""
     tune: Literal["auto", "off"] = "auto"
-    """On a CPU in float32: measure once which way of computing is faster on this processor; off: do not."""
+    """On a CPU: measure once which dtype and which products are faster on this processor; off: do not."""
     interactive: bool = False
     """Ask for prompts, until an empty line."""
     chat: bool = False
@@ -103,6 +103,7 @@ def _run(options: Arguments) -> int:
     from minilm.checkpoint import load
     from minilm.generation.decoder import make_decoder
     from minilm.generation.generate import check_count
+    from minilm.generation.measured_dtype import fastest_dtype
     from minilm.generation.sampling import Sampling
     from minilm.interop.convert import as_run
     from minilm.model.device import choose_device, choose_generation_dtype
@@ -123,8 +124,11 @@ def _run(options: Arguments) -> int:
     with as_run(Path(options.checkpoint)) as run:
         model, tokenizer = load(run, device=str(device))
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        model.to(choose_generation_dtype(options.dtype, device, parameters))
-        decoder = make_decoder(model, compiled=options.compile == "on", tune=options.tune == "auto")
+        dtype = choose_generation_dtype(options.dtype, device, parameters)
+        tune = options.tune == "auto"
+        if tune and options.dtype == "auto":
+            dtype = fastest_dtype(model, dtype, max(1, len(options.prompt)))
+        decoder = make_decoder(model.to(dtype), compiled=options.compile == "on", tune=tune)
         if options.chat:
             return _chat(run, decoder, tokenizer, options, sampling)
         answer = functools.partial(_answer, decoder, tokenizer, options, sampling)

@@ -29,6 +29,7 @@ UNPREFIXED_FIELDS = (
     "device",
     "dtype",
     "compile",
+    "tune",
     "parallel",
     "tensor_parallel",
     "seed",

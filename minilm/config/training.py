@@ -88,6 +88,8 @@ class TrainConfig:
     """Dtype of matrix products (autocast); weights stay float32. auto: bfloat16 where it is fast."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto: for runs long enough to save more time than compiling takes."""
+    tune: Literal["auto", "off"] = "auto"
+    """auto: on a CPU, what is faster there is measured once, remembered and recorded; off: by rule."""
     cuda_graphs: bool = True
     """Replay each step on CUDA as a captured graph: the same numbers, without waits for Python."""
     activation_checkpointing: bool = False

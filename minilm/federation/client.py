@@ -232,7 +232,7 @@ def client_spec(
         tokenizer = load_tokenizer(path, setup.model.vocab_size)
     tokenizer.end_of_text = setup.end_of_text
     dataset = client_dataset(source, tokenizer, config, setup.model)
-    runtime = resolve_for_run(config, setup.model, dataset)
+    runtime = resolve_for_run(config, setup.model, dataset, {})
     return RunSpec(Path(), model, config, dataset, source, runtime)
 
 

@@ -11,6 +11,7 @@ V vocabulary, m rows, i inputs and o outputs of a product.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -102,19 +103,20 @@ class FastDecoder:
         for product in self._products():
             by_shape.setdefault(product.weight.shape, []).append(product)
         for shape, products in by_shape.items():
-            if not products[0].chunks or products[0].is_chosen(rows):
+            if not products[0].counts or products[0].is_chosen(rows):
                 continue
             x = torch.ones(rows, shape[1], dtype=self._dtype)
             size = f"{rows} x {shape[1]} by {shape[1]} x {shape[0]}, {len(products)} matrices"
-            name = choose(
-                f"{size}, {self._dtype}",
-                [
-                    ("linear", lambda: [each.whole(x) for each in products]),  # noqa: B023
-                    ("parts", lambda: [each.in_parts(x) for each in products]),  # noqa: B023
-                ],
-            )
+
+            def run(parts: int, x: Tensor = x, products: list[SplitLinear] = products) -> None:
+                for each in products:
+                    each.computed(x, parts)
+
+            names = {"linear": 1} | {f"{parts} parts": parts for parts in products[0].counts}
+            ways = [(name, partial(run, parts)) for name, parts in names.items()]
+            parts = names[choose(f"{size}, {self._dtype}", ways)]
             for product in products:
-                product.choose(rows, split=name == "parts")
+                product.choose(rows, parts)
 
     def _products(self) -> Iterator[SplitLinear]:
         for block in dict.fromkeys(self._blocks):
@@ -243,7 +245,7 @@ class FastBlock:
 class SplitLinear:
     """(m, i) -> (m, o): times a matrix (o, i), plus a bias; if chosen so, as several products at once.
 
-    On a CPU, torch gives a product of few rows to one thread. Split into chunks of its outputs it goes to all
+    On a CPU, torch gives a product of few rows to one thread. Split into parts of its outputs it goes to all
     threads, by another implementation: twice as fast on some processors, half as fast on others
     (docs/performance.md).
     """
@@ -252,49 +254,45 @@ class SplitLinear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = weight, bias
-        self.chunks = self._num_chunks()
-        self._splits: dict[int, bool] = {}  # by number of rows
-        if self.chunks:
-            split = weight.shape[0] // self.chunks * self.chunks
-            self.matrices = weight[:split].view(self.chunks, -1, weight.shape[1])
-            self.biases = None if bias is None else bias[:split].view(self.chunks, -1, 1)
-            # The outputs that do not divide are a product of their own.
-            self.remainder = weight[split:]
-            self.remainder_bias = None if bias is None else bias[split:]
+        self.counts = self._counts()
+        self._parts: dict[int, int] = {}  # by number of rows
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.in_parts(x) if self._splits.get(x.shape[0]) else self.whole(x)
+        return self.computed(x, self._parts.get(x.shape[0], 1))
 
     def is_chosen(self, rows: int) -> bool:
         """Whether `choose` was called for so many rows."""
-        return rows in self._splits
+        return rows in self._parts
 
-    def choose(self, rows: int, *, split: bool) -> None:
-        """Whether a product of so many rows is split."""
-        self._splits[rows] = split
+    def choose(self, rows: int, parts: int) -> None:
+        """Into how many parts, one of ``counts`` or 1, a product of so many rows is split."""
+        self._parts[rows] = parts
 
-    def whole(self, x: Tensor) -> Tensor:
-        """As torch does it."""
-        return F.linear(x, self.weight, self.bias)
-
-    def in_parts(self, x: Tensor) -> Tensor:
-        """The same, as several products; only where there are ``chunks``."""
-        m = x.shape[0]
-        columns = x.t().expand(self.chunks, -1, m)  # chunks i m
-        if self.biases is None:
-            y = torch.bmm(self.matrices, columns)
+    def computed(self, x: Tensor, parts: int) -> Tensor:
+        """As torch does it with 1, else the same as so many products."""
+        if parts == 1:
+            return F.linear(x, self.weight, self.bias)
+        weight, bias, m = self.weight, self.bias, x.shape[0]
+        split = weight.shape[0] // parts * parts
+        matrices = weight[:split].view(parts, -1, weight.shape[1])
+        columns = x.t().expand(parts, -1, m)  # parts i m
+        if bias is None:
+            y = torch.bmm(matrices, columns)
         else:
-            y = torch.baddbmm(self.biases, self.matrices, columns)
-        y = y.view(1, -1) if m == 1 else y.view(-1, m).t()  # chunks o/chunks m -> m o
-        if self.remainder.shape[0] == 0:
+            y = torch.baddbmm(bias[:split].view(parts, -1, 1), matrices, columns)
+        y = y.view(1, -1) if m == 1 else y.view(-1, m).t()  # parts o/parts m -> m o
+        if split == weight.shape[0]:
             return y
-        return torch.cat((y, F.linear(x, self.remainder, self.remainder_bias)), dim=1)
+        # The outputs that do not divide are a product of their own.
+        remainder = F.linear(x, weight[split:], None if bias is None else bias[split:])
+        return torch.cat((y, remainder), dim=1)
 
-    def _num_chunks(self) -> int:
-        """Two a thread where splitting may be faster, and the matrix has so many outputs; else 0."""
-        chunks = 2 * max(2, torch.get_num_threads())
+    def _counts(self) -> tuple[int, ...]:
+        """Two parts a thread, and one, where splitting may be faster and there are so many outputs."""
+        threads = max(2, torch.get_num_threads())
         may_be = self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
-        return chunks if may_be and self.weight.shape[0] >= chunks else 0
+        counts = (2 * threads, threads) if may_be else ()
+        return tuple(parts for parts in counts if self.weight.shape[0] >= parts)
 
 
 def _split(layer: nn.Linear) -> SplitLinear:

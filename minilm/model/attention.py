@@ -34,6 +34,8 @@ class Attention(nn.Module):
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.window = config.sliding_window
         self.dropout = config.dropout
+        # Up to so many tokens it is explicit where that may be; None: by `longest_explicit`.
+        self.longest_explicit: int | None = None
         self.query = Linear(d, config.num_heads * k, bias=config.qkv_bias)
         self.key = Linear(d, config.num_kv_heads * k, bias=config.qkv_bias)
         self.value = Linear(d, config.num_kv_heads * k, bias=config.qkv_bias)
@@ -59,7 +61,8 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         visible = None if positions is None or positions.first else positions.mask
         if cache is None or positions is None or positions.first:
-            attend = explicit_attention if explicit_is_faster(query) else fused_attention
+            is_explicit = explicit_is_faster(query, self.longest_explicit)
+            attend = explicit_attention if is_explicit else fused_attention
             attended = attend(
                 query, key, value, window=self.window, dropout=dropout, visible=visible
             )
@@ -93,9 +96,9 @@ class Attention(nn.Module):
         return query, key, value
 
     def _projections(self, x: Tensor) -> Sequence[Tensor]:
-        """Query, key and value: compiled, one product of three plain matrices, else three."""
+        """Query, key and value: one product of three plain matrices where that is faster, else three."""
         layers = self.query, self.key, self.value
-        if not torch.compiler.is_compiling() or any(type(layer) is not Linear for layer in layers):
+        if not _is_faster_as_one(x) or not all(map(_is_plain, layers)):
             return [layer(x) for layer in layers]
         weights: list[Tensor] = [layer.weight for layer in layers]
         biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
@@ -103,6 +106,18 @@ class Attention(nn.Module):
         widths = [layer.out_features for layer in layers]
         parts: Sequence[Tensor] = together.split(widths, dim=-1)  # type: ignore[no-untyped-call]
         return parts
+
+
+def _is_faster_as_one(x: Tensor) -> bool:
+    """Compiled, and in 16 bits on a CPU, where each product would convert its input for itself."""
+    converts = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return torch.compiler.is_compiling() or converts
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether nothing but its weight and bias has a part in what it computes, and each is there whole."""
+    hooks = layer._forward_hooks or layer._forward_pre_hooks
+    return type(layer) is Linear and type(layer.weight) is nn.Parameter and not hooks
 
 
 def without_plans(device: torch.device) -> AbstractContextManager[None]:
@@ -116,14 +131,23 @@ def without_plans(device: torch.device) -> AbstractContextManager[None]:
     return sdpa_kernel(list(kernels))
 
 
-def explicit_is_faster(query: Tensor) -> bool:
-    """Whether `explicit_attention` is faster for (b, h, t, k), by the table in docs/performance.md.
+def explicit_is_faster(query: Tensor, longest: int | None = None) -> bool:
+    """Whether `explicit_attention` is faster for (b, h, t, k): up to ``longest``, None: by rule.
+
+    Only in training on a CPU; elsewhere, and without gradients, the fused kernel wins or ties.
+    """
+    if query.device.type != "cpu" or not torch.is_grad_enabled():
+        return False
+    return query.shape[2] <= (longest_explicit(query.dtype) if longest is None else longest)
+
+
+def longest_explicit(dtype: torch.dtype) -> int:
+    """Up to how many tokens explicit attention is faster in training, by the table in docs/performance.md.
 
     On a CPU the backward pass of torch's fused kernel costs several times its forward pass at short
-    lengths, in bfloat16 up to longer ones; elsewhere, and without gradients, it wins or ties.
+    lengths, in bfloat16 up to longer ones.
     """
-    longest = 128 if query.dtype == torch.float32 else 512
-    return query.device.type == "cpu" and torch.is_grad_enabled() and query.shape[2] <= longest
+    return 128 if dtype == torch.float32 else 512
 
 
 def fused_attention(

@@ -110,6 +110,7 @@ class RunRecord:
     ``base``: of an adapter, the ``path`` of the model that it is for and the ``sha256`` of its weights.
     ``start``: the ``sha256`` of the weights that training began with, as `parameters_sha256` has it; older
     runs, adapters and those of which a process has parts of the tensors have none.
+    ``tuned``: how its steps compute, where that was measured.
     """
 
     model: ModelConfig
@@ -119,6 +120,7 @@ class RunRecord:
     quantization: Mapping[str, Any] = field(default_factory=dict)
     base: Mapping[str, Any] = field(default_factory=dict)
     start: Mapping[str, Any] = field(default_factory=dict)
+    tuned: Mapping[str, Any] = field(default_factory=dict)
 
     def transformed(self, *done: Mapping[str, Any], **changes: Any) -> RunRecord:
         """That of what tools made of the model, of which nothing is frozen; ``changes`` are other fields."""
@@ -146,6 +148,7 @@ _OTHERS = {
     "quantization": "quantization_config",
     "base": "base",
     "start": "start",
+    "tuned": "tuned",
 }
 
 

@@ -133,6 +133,7 @@ def _summary(
         "minilm": __version__,
         "torch": torch.__version__,
         "seed": spec.config.seed,
+        "tuned": dict(spec.runtime.tuned),
         "val_dtype": spec.runtime.dtype_name,  # of best_val_loss: a dtype moves its last digits
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

@@ -100,7 +100,8 @@ class RunSpec:
 
     def record(self) -> RunRecord:
         """The config.json of a run that has not begun: its weights are those of the start."""
-        record = RunRecord(self.model.config, self.config, self.began_with)
+        tuned = self.runtime.tuned
+        record = RunRecord(self.model.config, self.config, self.began_with, tuned=tuned)
         if self.adapter is None:
             start = {} if self.is_in_parts else {"sha256": parameters_sha256(self.model)}
             return replace(record, transforms=self.transforms, start=start)

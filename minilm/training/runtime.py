@@ -7,9 +7,9 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer
 from minilm.parallel.dropout import RowsOfDropout
 from minilm.parallel.process_group import world
+from minilm.training.measured_step import longest_explicit_length, measured, measuring_pays
 from minilm.training.signals import StopRequest
 from minilm.training.text_size import step_tokens
 
@@ -42,7 +43,10 @@ COMPILED_LAYERS = 4
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a run computes. ``notes``, a line each, say why a choice is not the preferred one."""
+    """Where and how a run computes. ``notes``, a line each, say why a choice is not the preferred one.
+
+    ``tuned``: what was measured, as `measured` has it; ``longest_explicit`` follows from it (`Attention`).
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -52,6 +56,8 @@ class Runtime:
     compile_required: bool = False
     graphs: bool = True
     notes: tuple[str, ...] = ()
+    tuned: Mapping[str, str] = field(default_factory=dict)
+    longest_explicit: int | None = None
 
     @property
     def dtype_name(self) -> str:
@@ -85,6 +91,8 @@ class Runtime:
         if self.device.type == "cuda":
             # Products that stay in float32 take TF32 units: 10 bits of mantissa, several times the rate.
             torch.set_float32_matmul_precision("high")
+        for block in model.blocks:
+            block.attention.longest_explicit = self.longest_explicit  # type: ignore[union-attr]
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
             torch.use_deterministic_algorithms(True)
@@ -130,12 +138,31 @@ class Runtime:
         return compiled_or_eager
 
 
-def resolve_for_run(config: TrainConfig, model: ModelConfig, dataset: Dataset) -> Runtime:
-    """As `resolve`, for all steps of a run that trains ``model`` on ``dataset``."""
+def resolve_for_run(
+    config: TrainConfig,
+    model: ModelConfig,
+    dataset: Dataset,
+    tuned: Mapping[str, str] | None = None,
+) -> Runtime:
+    """As `resolve`, for all steps of a run that trains ``model`` on ``dataset``.
+
+    ``tuned``: how the run computed so far; None: measured, where that is asked for and pays. Several
+    processes, which have to agree, measure nothing.
+    """
     length = dataset.row_length(model.context_length)
     flops = flops_per_token(layout(model), context=length)["training_per_token"]
     total = flops * step_tokens(config, model, dataset) * config.max_steps
-    return resolve(config, total, layers=model.num_layers)
+    runtime = resolve(config, total, layers=model.num_layers)
+    if runtime.device.type != "cpu":
+        return runtime
+    dtype = runtime.dtype
+    if tuned is None:
+        asked = config.tune == "auto" and not world().is_parallel
+        pays = asked and measuring_pays(total, total / flops, model.num_layers)
+        tuned = measured(config, model, length, dtype) if pays else {}
+        dtype = choose_dtype(tuned.get("dtype", runtime.dtype_name), runtime.device)
+    longest = longest_explicit_length(tuned, length, dtype) if tuned else None
+    return replace(runtime, dtype=dtype, tuned=tuned, longest_explicit=longest)
 
 
 def resolve_for_use(tool: str, device: str, dtype: str = "auto") -> Runtime:

@@ -184,7 +184,7 @@ def resumed_run(
         config,
         dataset,
         source,
-        resolve_for_run(config, record.model, dataset),
+        resolve_for_run(config, record.model, dataset, record.tuned),
         saved=saved,
         is_fine_tuning=bool(record.began_with.get("init_from")),
         weights_dtype=saved.settings.get("weights_dtype", "float32"),

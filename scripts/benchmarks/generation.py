@@ -12,12 +12,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from minilm.cli.entry import OneLineParser
-from scripts.benchmarks.process import check_out, machine, write_results
+from scripts.benchmarks.process import check_out, torch_machine, write_results
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 8192,
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="minilm-bench-") as folder:
         results = compare(Path(folder), options.repeats, peers=not options.no_peers)
-    write_results(machine() | {"torch": version("torch")} | results, options.out)
+    write_results(torch_machine() | results, options.out)
     return 0
 
 

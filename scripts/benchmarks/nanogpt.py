@@ -18,9 +18,11 @@ from pathlib import Path
 from scripts.benchmarks.process import run
 
 # The run that its README gives for a CPU.
+README_STEPS = 2000
 README = (
     "--device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64 --batch_size=12 "
-    "--n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
+    f"--n_layer=4 --n_head=4 --n_embd=128 --max_iters={README_STEPS} --lr_decay_iters={README_STEPS} "
+    "--dropout=0.0"
 )
 STEPS_LEFT_OUT = 0.3  # share of the steps that warm up
 
@@ -29,6 +31,7 @@ import runpy, sys
 sys.argv = ["train.py", "config/train_shakespeare_char.py", *sys.argv[1:]]
 names = runpy.run_path("train.py")
 print("bench: trained", flush=True)
+print("bench: parameters", sum(p.numel() for p in names["raw_model"].parameters()), flush=True)
 import numpy as np, torch
 model, length, device = names["raw_model"].eval(), names["block_size"], names["device"]
 data = torch.from_numpy(np.fromfile(names["data_dir"] + "/val.bin", dtype=np.uint16).astype(np.int64))
@@ -50,12 +53,14 @@ print("bench: loss", total / (len(data) - 1), flush=True)
 @dataclass(frozen=True)
 class PeerRun:
     """``seconds`` to the end of training, start-up included; ``loss`` over the whole validation split;
-    ``curve``: its own estimates of it as (seconds, loss); ``rate`` in tokens a second."""
+    ``curve``: its own estimates of it as (seconds, loss); ``rate`` in tokens a second.
+    """
 
     seconds: float
     loss: float
     curve: tuple[tuple[float, float], ...]
     rate: float
+    parameters: int
 
 
 def prepare(peer: Path, data: Path, folder: Path) -> Path:
@@ -90,17 +95,19 @@ def train(copy: Path, flags: str, tokens_per_step: int) -> PeerRun:
     done = run(command, cwd=copy)
     if done.status:
         raise SystemExit(f"error: nanoGPT: exit {done.status}\n{done.errors[-2000:]}")
-    trained, loss, curve, rates = 0.0, float("nan"), [], []
+    trained, loss, parameters, curve, rates = 0.0, float("nan"), 0, [], []
     for seconds, line in done.lines:
         if line.startswith("bench: trained"):
             trained = seconds
         elif line.startswith("bench: loss"):
             loss = float(line.split()[-1])
+        elif line.startswith("bench: parameters"):
+            parameters = int(line.split()[-1])
         elif evaluated := re.match(r"step \d+: train loss [\d.]+, val loss ([\d.]+)", line):
             curve.append((seconds, float(evaluated[1])))
         elif step := re.search(r"time ([\d.]+)ms", line):
             rates.append(1000 * tokens_per_step / float(step[1]))
-    return PeerRun(trained, loss, tuple(curve), steady(rates))
+    return PeerRun(trained, loss, tuple(curve), steady(rates), parameters)
 
 
 def steady(rates: list[float]) -> float:

@@ -80,6 +80,20 @@ def write_results(results: Mapping[str, Any], out: Path | None) -> None:
         files.write_bytes(out, f"{text}\n".encode())
 
 
+def torch_machine() -> dict[str, Any]:
+    """As `machine`, with the widest instructions by which torch multiplies, and its version."""
+    import torch
+
+    from minilm.model.device import has_bfloat16_tiles, multiplies_bfloat16_fast
+
+    capability = torch.backends.cpu.get_cpu_capability().replace("AVX512", "AVX-512")
+    if has_bfloat16_tiles():
+        capability = "AMX"
+    elif multiplies_bfloat16_fast():
+        capability = f"{capability} with bfloat16"
+    return machine() | {"instructions": capability, "torch": torch.__version__}
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {

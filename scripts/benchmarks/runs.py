@@ -51,18 +51,40 @@ class Bench:
             "seconds": done.seconds,
             "peak_mib": done.peak_mib,
             "loss": summary["best_val_loss"],
+            "bits_per_byte": summary["best_val_bits_per_byte"],
             "parameters": summary["parameters"],
             "tokens": summary["tokens"],
+            "dtype": summary["dtype"],
             "rate": nanogpt.steady(rates),
             "utilisation": _utilisation(summary, nanogpt.steady(rates)),
             "peak_flops": summary["peak_flops"],
             "curve": [(line["seconds"], line["val_loss"]) for line in lines if "val_loss" in line],
         }
 
-    def train_peer(self, flags: str, tokens_per_step: int) -> dict[str, Any]:
-        """A run of nanoGPT, likewise."""
-        assert self.peer is not None
-        done = asdict(nanogpt.train(self.peer, flags, tokens_per_step))
+    def steps_within(self, options: Mapping[str, Any], seconds: float) -> int:
+        """As many steps as end, with all that is around them, within ``seconds``."""
+        short, longer = (
+            self.train({**options, "--max-steps": steps})["seconds"] for steps in (20, 220)
+        )
+        each = (longer - short) / 200
+        return int(0.9 * (seconds - short) / each)  # the machine's speed varies
+
+    def ending_within(self, options: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """A run that ends within ``seconds``: as long as one does not, the next has fewer steps."""
+        while True:
+            done = self.train(options)
+            if done["seconds"] <= seconds:
+                return done
+            steps = int(0.95 * options["--max-steps"] * seconds / done["seconds"])
+            options["--max-steps"] = steps
+
+    def train_peer(
+        self, flags: str, tokens_per_step: int, peer: Path | None = None
+    ) -> dict[str, Any]:
+        """A run of nanoGPT, likewise; ``peer`` is its copy with another text."""
+        copy = peer or self.peer
+        assert copy is not None
+        done = asdict(nanogpt.train(copy, flags, tokens_per_step))
         print(f"nanoGPT: {done['seconds']:.1f} s {flags}", file=sys.stderr)
         return done
 

@@ -12,15 +12,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from minilm.cli.entry import OneLineParser
 from scripts.benchmarks import nanogpt
 from scripts.benchmarks.costs import memory, saving
+from scripts.benchmarks.default_text import default_text
 from scripts.benchmarks.gpu import STAGES, gpu
-from scripts.benchmarks.process import check_out, machine, write_results
+from scripts.benchmarks.process import check_out, torch_machine, write_results
 from scripts.benchmarks.runs import Bench, command_line, medians
 
 TARGET = 1.88  # nats a character: what nanoGPT's README says of its run on a CPU
@@ -99,9 +99,8 @@ def main(arguments: Sequence[str]) -> int:
         bench = Bench(Path(folder), options.data.resolve(), options.repeats, options.peer)
         parts = PARTS | {"gpu": partial(gpu, stages=options.stages)}
         results = {part: parts[part](bench) for part in options.only}
-    computer = machine() | {"torch": version("torch")}
     date = datetime.date.today().isoformat()
-    write_results({"machine": computer, "date": date, **results}, options.out)
+    write_results({"machine": torch_machine(), "date": date, **results}, options.out)
     return 0
 
 
@@ -117,8 +116,8 @@ def quality(bench: Bench) -> dict[str, Any]:
             continue
         runs["peer"].append(bench.train_peer(nanogpt.README, 64 * PEER_BATCH))
         if "--max-steps" not in best:
-            best["--max-steps"] = _steps_within(bench, runs["peer"][0]["seconds"])
-        runs["best"].append(_ending_within(bench, best, runs["peer"][-1]["seconds"]))
+            best["--max-steps"] = bench.steps_within(best, runs["peer"][0]["seconds"])
+        runs["best"].append(bench.ending_within(best, runs["peer"][-1]["seconds"]))
     for name, runs_of_it in runs.items():
         for each in runs_of_it:
             _check(name, each)
@@ -151,22 +150,6 @@ def _check(name: str, run_of_it: Mapping[str, Any]) -> None:
         raise SystemExit(
             f"error: {name} has {run_of_it['parameters']:,} parameters, above {limit:,}"
         )
-
-
-def _steps_within(bench: Bench, seconds: float) -> int:
-    """As many steps of BEST as end, with all that is around them, within ``seconds``."""
-    short, longer = (bench.train(BEST | {"--max-steps": steps})["seconds"] for steps in (20, 220))
-    each = (longer - short) / 200
-    return int(0.9 * (seconds - short) / each)  # the machine's speed varies
-
-
-def _ending_within(bench: Bench, options: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """A run that ends within ``seconds``: as long as one does not, the next has fewer steps."""
-    while True:
-        done = bench.train(options)
-        if done["seconds"] <= seconds:
-            return done
-        options["--max-steps"] = int(0.95 * options["--max-steps"] * seconds / done["seconds"])
 
 
 def rates(bench: Bench) -> dict[str, Any]:
@@ -224,6 +207,7 @@ def _ratios(runs: Mapping[str, list[dict[str, Any]]], peer: str) -> dict[str, fl
 
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "quality": quality,
+    "default_text": default_text,
     "rates": rates,
     "memory": memory,
     "saving": saving,

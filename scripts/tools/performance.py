@@ -31,13 +31,13 @@ from scripts.benchmarks.training import MOST_PARAMETERS, PEER_BATCH, REACH  # no
 from scripts.benchmarks.training import SHAPES as BENCH_SHAPES  # noqa: E402
 from scripts.tools.pictures import IMAGES, screenshot  # noqa: E402
 
-FIGURES = ROOT / "scripts" / "benchmarks" / "training.json"
 PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "comparison.md",
     ROOT / "docs" / "performance.md",
 ]
-# One file a processor.
+# One file a processor; README.md and docs/comparison.md have the first, training.json.
+TRAINING = sorted((ROOT / "scripts" / "benchmarks").glob("training*.json"), reverse=True)
 GENERATION = sorted((ROOT / "scripts" / "benchmarks").glob("generation*.json"), reverse=True)
 MARKED = re.compile(r"(<!-- (\w+) from \w+\.json -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -64,24 +64,35 @@ SHAPES = {
 }
 
 
-def read_figures() -> dict[str, Any]:
-    """What both commands measured."""
-    figures: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
-    machines = [json.loads(path.read_text(encoding="utf-8")) for path in GENERATION]
-    return figures | {"generation": machines}
+def read_figures() -> dict[str, list[dict[str, Any]]]:
+    """What both commands measured, on each machine."""
+    return {
+        name: [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        for name, paths in (("training", TRAINING), ("generation", GENERATION))
+    }
 
 
-def filled(text: str, figures: dict[str, Any]) -> str:
+def filled(text: str, figures: dict[str, list[dict[str, Any]]]) -> str:
     """The document with every marked part as the figures have it."""
-    return MARKED.sub(lambda part: part[1] + PARTS[part[2]](figures) + part[3], text)
+    return MARKED.sub(lambda part: part[1] + _part(part[2], figures) + part[3], text)
+
+
+def _part(name: str, figures: dict[str, list[dict[str, Any]]]) -> str:
+    """Of the first machine alone, or of each under its name."""
+    if name in OF_THE_FIRST:
+        return OF_THE_FIRST[name](figures["training"][0])
+    if name == "generation":
+        return "\n".join(map(generation, figures["generation"]))
+    measured = [each for each in figures["training"] if each.get(name)]
+    return "\n".join(f"{machine(each)}\n{OF_EACH[name](each)}" for each in measured)
 
 
 def machine(figures: dict[str, Any]) -> str:
     """What the figures were measured on."""
     computer = figures["machine"]
     return (
-        f"Measured on {figures['date']} on {computer['cores']} cores of an {computer['processor']}, "
-        f"Python {computer['python']}, torch {computer['torch']}.\n"
+        f"**{computer['cores']} cores of an {computer['processor']}, {computer['instructions']}**, "
+        f"{figures['date']}, Python {computer['python']}, torch {computer['torch']}:\n"
     )
 
 
@@ -115,6 +126,28 @@ def quality(figures: dict[str, Any]) -> str:
     )
 
 
+def default_text(figures: dict[str, Any]) -> str:
+    """Bits a byte of Python's library in nanoGPT's own time."""
+    part = figures["default_text"]
+    medians, peer = part["medians"], part["medians"]["peer"]
+    lines = [
+        f"| {part['train_tokens']:,} training tokens | parameters | seconds | tokens read | bits a byte |",
+        "|---|---|---|---|---|",
+        f"| nanoGPT | {peer['parameters']:,.0f} | {peer['seconds']:.0f} | {part['peer_tokens']:,} "
+        f"| {peer['bits_per_byte']:.3f} |",
+    ]
+    for name, ratio in part["ratio"].items():
+        run = medians[name]
+        lines.append(
+            f"| minilm, `{name}` | {run['parameters']:,.0f} | {run['seconds']:.0f} | {run['tokens']:,.0f} "
+            f"| {run['bits_per_byte']:.3f}, {ratio - 1:+.1%} |"
+        )
+    commands = "".join(
+        f"    python {_complete(command)}\n" for command in part["commands"].values()
+    )
+    return "\n".join(lines) + f"\n\n{commands}    python {part['peer_command']}\n"
+
+
 def rates(figures: dict[str, Any]) -> str:
     """Steady tokens a second, and times the peer's."""
     parts = [figures["rates"][name] for name in SHAPES]
@@ -133,6 +166,10 @@ def rates(figures: dict[str, Any]) -> str:
             cells.append(rate if times is None else f"{rate}, {times:.2f} times nanoGPT's")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     large = parts[-1]["medians"]["minilm"]
+    dtypes = {run.get("dtype", "float32") for part in parts for run in part["runs"]["minilm"]}
+    lines.append(
+        f"\nnanoGPT in float32, minilm in {' and '.join(sorted(dtypes))}, as each does by itself."
+    )
     lines.append(
         f"\nAt the last shape minilm's {large['rate']:,.0f} tokens/s are {large['utilisation']:.0%} of the "
         f"{large['peak_flops'] / 1e9:.0f} GFLOP/s that this machine's matrix products reach in the same "
@@ -149,10 +186,10 @@ def _complete(command: str) -> str:
     return " ".join([command, *(f"{name} {value}" for name, value in missing.items())])
 
 
-def cost(figures: dict[str, Any]) -> str:
+def memory(figures: dict[str, Any]) -> str:
     """Memory of the default run, and what saving takes from it."""
     memory, saving = figures["memory"], figures["saving"]
-    return (
+    return f"{machine(figures)}\n" + (
         f"The largest resident set of `nano` on the default text, with its cleaning and encoding, "
         f"evaluation, sample and report: "
         f"{memory['peak_mib']:.0f} MiB ({memory['peak_mib'] * 2**20 / 1e6:.0f} MB).\n\n"
@@ -162,12 +199,8 @@ def cost(figures: dict[str, Any]) -> str:
     )
 
 
-def generation(figures: dict[str, Any]) -> str:
-    """Tokens a second of one text, beside the peers, on each machine."""
-    return "\n".join(_generation(machine) for machine in figures["generation"])
-
-
-def _generation(part: dict[str, Any]) -> str:
+def generation(part: dict[str, Any]) -> str:
+    """Tokens a second of one text, beside the peers."""
     medians = part["medians"]
     lines = [
         f"Measured on {part['date']} on {part['cores']} cores of an {part['processor']}, "
@@ -223,15 +256,8 @@ def comparison(figures: dict[str, Any]) -> str:
     )
 
 
-PARTS = {
-    "summary": summary,
-    "machine": machine,
-    "quality": quality,
-    "rates": rates,
-    "cost": cost,
-    "comparison": comparison,
-    "generation": generation,
-}
+OF_THE_FIRST = {"summary": summary, "comparison": comparison, "memory": memory}
+OF_EACH = {"quality": quality, "default_text": default_text, "rates": rates}
 
 
 def draw(figures: dict[str, Any]) -> None:
@@ -282,15 +308,16 @@ def _trace(name: str, points: list[Any], colour: str, mode: str) -> dict[str, An
 
 def main() -> int:
     """Fill the documents and draw the plot."""
-    if not FIGURES.is_file():
+    if not TRAINING:
         print(
-            f"error: {FIGURES}: no such file, expected what bench.py train writes", file=sys.stderr
+            "error: training.json: no such file, expected what bench.py train writes",
+            file=sys.stderr,
         )
         return 2
     figures = read_figures()
     for page in PAGES:
         files.write_bytes(page, filled(page.read_text(encoding="utf-8"), figures).encode())
-    draw(figures)
+    draw(figures["training"][0])
     return 0
 
 

@@ -9,6 +9,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,9 +17,11 @@ import minilm
 from tests.conftest import ROOT
 
 checkpoints = import_module("scripts.benchmarks.checkpoints")
+default_text = import_module("scripts.benchmarks.default_text")
 gpu = import_module("scripts.benchmarks.gpu")
 inspection = import_module("scripts.benchmarks.inspection")
 nanogpt = import_module("scripts.benchmarks.nanogpt")
+runs = import_module("scripts.benchmarks.runs")
 training = import_module("scripts.benchmarks.training")
 
 SMALL = checkpoints.LLAMA_3_8B | {
@@ -180,6 +183,8 @@ print("step 10: train loss 2.1000, val loss 2.2000")
 class Model:
     def eval(self):
         return self
+    def parameters(self):
+        return [torch.zeros(3, 4), torch.zeros(2)]
     def __call__(self, x, y):
         assert torch.equal(x[:, 1:], y[:, :-1]) and x.shape[1] <= 8
         return None, y.double().mean()
@@ -208,6 +213,7 @@ def test_the_peer_is_timed_to_its_end_and_its_loss_is_over_every_target(
         assert [loss for _, loss in done.curve] == [4.2, 2.2]
         assert 0 < done.curve[0][0] <= done.curve[1][0] <= done.seconds < 60
         assert done.rate == 50 / 0.02
+        assert done.parameters == 14
         targets = [ord(c) for c in text[-40:]]  # 40 of them: five windows of 8
         assert done.loss == pytest.approx(sum(targets) / 40)
     assert not (copy / "data" / "plain" / "meta.pkl").exists()
@@ -231,15 +237,30 @@ def test_every_benchmarked_option_is_one_of_train(capsys: pytest.CaptureFixture[
             assert option != "--preset" or value in PRESETS
 
 
-def test_the_run_of_the_peers_length_ends_within_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Machine:
+def test_the_run_of_the_peers_length_ends_within_it() -> None:
+    class Machine(runs.Bench):
+        def __init__(self) -> None:
+            pass
+
         def train(self, options: dict) -> dict:
             return {"seconds": 7.0 + 0.05 * options["--max-steps"]}
 
-    steps = training._steps_within(Machine(), 130.0)
+    steps = Machine().steps_within({}, 130.0)
     assert 110 < 7.0 + 0.05 * steps <= 130
     options = {"--max-steps": 3000}
-    assert 110 < training._ending_within(Machine(), options, 130.0)["seconds"] <= 130
+    assert 110 < Machine().ending_within(options, 130.0)["seconds"] <= 130
+
+
+@pytest.mark.parametrize("train_tokens", [901, 950])
+def test_the_peer_predicts_the_same_tokens(train_tokens: int) -> None:
+    """nanoGPT's script divides the characters at nine tenths: there the validation tokens begin."""
+    train, val = np.arange(train_tokens) % 7, 100 + np.arange(100)
+    text = default_text._as_characters(argparse.Namespace(train=train, val=val))
+    tokens = [ord(character) - default_text.FIRST_CHARACTER for character in text]
+    begin = int(len(text) * 0.9)
+    assert tokens[begin:] == val.tolist()
+    assert tokens[:begin] == train[-begin:].tolist()
+    assert len(text.splitlines()) == 1
 
 
 @pytest.mark.parametrize("arguments", [["plants"], ["train", "--plants"], ["generate", "--plants"]])

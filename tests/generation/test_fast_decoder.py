@@ -104,20 +104,21 @@ def test_a_product_in_chunks_is_the_whole_product(outputs: int, bias: bool) -> N
         x = torch.randn(rows, 5, generator=generator)
         product = SplitLinear(weight, added)
         torch.testing.assert_close(product(x), F.linear(x, weight, added), rtol=0, atol=0)
-        if product.chunks:
-            product.choose(rows, split=True)
+        for parts in product.counts:
+            product.choose(rows, parts)
             torch.testing.assert_close(product(x), F.linear(x, weight, added))
 
 
-@pytest.mark.parametrize("name", ["linear", "parts"])
+@pytest.mark.parametrize("number", [0, 1, 2])
 @torch.no_grad()
 def test_a_choice_is_made_for_each_shape_and_number_of_rows(
-    loaded: Loaded, name: str, monkeypatch: pytest.MonkeyPatch
+    loaded: Loaded, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     questions = []
 
     def choose(question: str, alternatives: Any) -> str:
         questions.append(question)
+        name: str = alternatives[number][0]
         return name
 
     monkeypatch.setattr(fast_decoder, "choose", choose)

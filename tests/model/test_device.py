@@ -23,19 +23,25 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("amx", [False, True])
-def test_bfloat16_is_chosen_on_a_cpu_with_amx(monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
-    assert choose_dtype("auto", CPU) == (torch.bfloat16 if amx else torch.float32)
+@pytest.mark.parametrize("avx512", [False, True])
+def test_bfloat16_is_chosen_on_a_cpu_that_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool
+) -> None:
+    capabilities = {"amx_bf16": amx, "avx512_bf16": avx512}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_dtype("auto", CPU) == (torch.bfloat16 if amx or avx512 else torch.float32)
     assert choose_dtype("float16", CPU) == torch.float16
 
 
 @pytest.mark.parametrize("amx", [False, True])
-def test_a_torch_without_capabilities_is_asked_for_amx_tiles(
-    monkeypatch: pytest.MonkeyPatch, amx: bool
+@pytest.mark.parametrize("avx512", [False, True])
+def test_a_torch_without_capabilities_is_asked_for_each(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool
 ) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-    assert multiplies_bfloat16_fast() == amx
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    assert multiplies_bfloat16_fast() == (amx or avx512)
 
 
 def test_a_torch_that_tells_nothing_of_the_cpu_computes_in_float32(
@@ -43,6 +49,7 @@ def test_a_torch_that_tells_nothing_of_the_cpu_computes_in_float32(
 ) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     assert choose_dtype("auto", CPU) == torch.float32
 
 
@@ -54,6 +61,8 @@ def test_a_small_model_generates_in_float32_on_a_cpu(monkeypatch: pytest.MonkeyP
     assert choose_generation_dtype("auto", CPU, 10_445_952) == torch.bfloat16  # small
     assert choose_generation_dtype("bfloat16", CPU, 1_055_488) == torch.bfloat16
     assert choose_generation_dtype("auto", torch.device("cuda"), 1_055_488) == torch.bfloat16
+    capabilities = {"avx512_bf16": True}
+    assert choose_generation_dtype("auto", CPU, 10_445_952) == torch.float32
 
 
 def test_an_absent_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
