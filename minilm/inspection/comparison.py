@@ -6,7 +6,13 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from minilm.inspection.names import current_name, is_buffer, is_half, is_next_token
+from minilm.inspection.names import (
+    current_name,
+    frozen_norm_tensors,
+    is_buffer,
+    is_half,
+    is_next_token,
+)
 from minilm.ledger.layout import Layout
 from minilm.quantization.logical_tensors import LogicalTensor
 
@@ -126,6 +132,7 @@ def _classify_by_name(
     mtp_layers: range,
 ) -> ClassifiedTensors:
     names = {tensor.name for tensor in tensors}
+    marked_buffers = marked_buffers | frozen_norm_tensors(names)
     classified = ClassifiedTensors({}, {}, {}, {}, {})
     for tensor in tensors:
         name = tensor.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import Any
 
 from minilm.architectures.gguf_names import COMPONENTS
@@ -31,7 +31,7 @@ _BUFFER = re.compile(
     r"\.(rotary_emb(eddings)?\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
     r"|masked_bias|e_score_correction_bias|exp_probs_b(\.bias)?|(moe|mlp)\.router_bias"
     r"|llm\.layers\.\d+\.mlp\.gate\.bias|layer_scalar|lerope\.alpha|pos_idx_to_embed|summary_idxs"
-    r"|(weight|bias)_integer|(weight|fc|act)_scaling_factor|x_(min|max)|LayerNorm\.shift)\Z"
+    r"|(n|num)_points_scale|(weight|bias)_integer|(weight|fc|act)_scaling_factor|x_(min|max)|LayerNorm\.shift)\Z"
 )
 _GGUF_BUFFER = re.compile(r"rope_freqs\.weight|rope_factors_\w+\.weight")
 _HALF = re.compile(r"(blk\.\d+\.)attn_[kv]_b\.weight")
@@ -85,6 +85,21 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
         or (is_mask and name.endswith("bias"))
     )
 
+
+def frozen_norm_tensors(names: Collection[str]) -> set[str]:
+    """Weights and biases of frozen batch norms, which are buffers, as their statistics are.
+
+    A norm that is trained counts its batches; files of before torch 0.4.1 have no counts at all, and say
+    nothing.
+    """
+    counted = {name.removesuffix(_COUNT) for name in names if name.endswith(_COUNT)}
+    if not counted:
+        return set()
+    normed = {name.removesuffix(_MEAN) for name in names if name.endswith(_MEAN)}
+    return {f"{norm}.{part}" for norm in normed - counted for part in ("weight", "bias")}
+
+
+_COUNT, _MEAN = ".num_batches_tracked", ".running_mean"
 
 _OLDER = {
     ".gamma": ".weight",

@@ -351,11 +351,29 @@ def test_what_modules_register_as_buffers_is_no_parameter_of_an_unknown_file(
             "bn.weight": torch.zeros(3),
             "embeddings.position_ids": torch.arange(9),
             "mlp.gate.e_score_correction_bias": torch.zeros(4),
+            "encoder_attn.num_points_scale": torch.ones(12),
         },
         tmp_path / "x.safetensors",
     )
     p = minilm.inspect(tmp_path / "x.safetensors").parameters
-    assert (p.total, p.biases, p.buffers) == (27, 24, 25 + 1 + 3 + 3 + 1 + 9 + 4)
+    assert (p.total, p.biases, p.buffers) == (27, 24, 25 + 1 + 3 + 3 + 1 + 9 + 4 + 12)
+
+
+def test_a_frozen_batch_norm_is_all_buffers_of_an_unknown_file(tmp_path: Path) -> None:
+    """It counts no batches, as a trained one beside it does; where none does, nothing is known."""
+    statistics = {f"{norm}.running_mean": torch.zeros(3) for norm in ("frozen", "trained")}
+    values = {
+        f"{norm}.{part}": torch.zeros(3)
+        for norm in ("frozen", "trained", "layer_norm")
+        for part in ("weight", "bias")
+    }
+    counted = {"trained.num_batches_tracked": torch.tensor(7)}
+    save_file(statistics | values | counted, tmp_path / "x.safetensors")
+    p = minilm.inspect(tmp_path / "x.safetensors").parameters
+    assert (p.total, p.biases, p.buffers) == (12, 6, 3 + 3 + 1 + 6)
+    save_file(statistics | values, tmp_path / "old.safetensors")
+    p = minilm.inspect(tmp_path / "old.safetensors").parameters
+    assert (p.total, p.buffers) == (18, 6)
 
 
 def test_experts_of_an_undeclared_model_are_active_as_its_config_says(tmp_path: Path) -> None:
