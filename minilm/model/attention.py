@@ -96,9 +96,9 @@ class Attention(nn.Module):
         return query, key, value
 
     def _projections(self, x: Tensor) -> Sequence[Tensor]:
-        """Query, key and value: one product of three plain matrices where that is faster, else three."""
+        """Query, key and value: compiled, one product of three plain matrices, else three."""
         layers = self.query, self.key, self.value
-        if not _is_faster_as_one(x) or not all(map(_is_plain, layers)):
+        if not torch.compiler.is_compiling() or any(type(layer) is not Linear for layer in layers):
             return [layer(x) for layer in layers]
         weights: list[Tensor] = [layer.weight for layer in layers]
         biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
@@ -106,18 +106,6 @@ class Attention(nn.Module):
         widths = [layer.out_features for layer in layers]
         parts: Sequence[Tensor] = together.split(widths, dim=-1)  # type: ignore[no-untyped-call]
         return parts
-
-
-def _is_faster_as_one(x: Tensor) -> bool:
-    """Compiled, and in 16 bits on a CPU, where each product would convert its input for itself."""
-    converts = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    return torch.compiler.is_compiling() or converts
-
-
-def _is_plain(layer: nn.Module) -> bool:
-    """Whether nothing but its weight and bias has a part in what it computes, and each is there whole."""
-    hooks = layer._forward_hooks or layer._forward_pre_hooks
-    return type(layer) is Linear and type(layer.weight) is nn.Parameter and not hooks
 
 
 def without_plans(device: torch.device) -> AbstractContextManager[None]:
