@@ -25,6 +25,7 @@ from minilm.model.device import choose_device, choose_dtype
 from minilm.model.transformer import Transformer
 from minilm.parallel.dropout import RowsOfDropout
 from minilm.parallel.process_group import world
+from minilm.training.compiled_dropout import fault_of_compiled_dropout
 from minilm.training.measured_step import longest_explicit_length, measured, measuring_pays
 from minilm.training.signals import StopRequest
 from minilm.training.text_size import step_tokens
@@ -107,14 +108,17 @@ class Runtime:
                     checkpoint, block.forward, use_reentrant=False, **context
                 )
 
-    def compiled(self, loss: Loss, stop: StopRequest) -> Loss:
+    def compiled(self, loss: Loss, stop: StopRequest, dropout: float = 0.0) -> Loss:
         """``loss``, compiled if that was chosen. What fails to compile runs eagerly, with a note.
 
+        Masks of that ``dropout`` are looked at first on CUDA: wrong ones are left to eager, with a note.
         Raises Interrupted where a signal came meanwhile: a terminal sends it to compilers too, which then
         fail.
         """
         if not self.compile:
             return loss
+        if dropout and self.device.type == "cuda":
+            self._check_dropout(dropout)
         compiled_loss, compiles = torch.compile(loss, dynamic=False), True
 
         def compiled_or_eager(model: nn.Module, *batch: Tensor) -> Tensor:
@@ -136,6 +140,17 @@ class Runtime:
             return loss(model, *batch)
 
         return compiled_or_eager
+
+    def _check_dropout(self, probability: float) -> None:
+        try:
+            fault = fault_of_compiled_dropout(self.device, probability)
+        except torch._dynamo.exc.TorchDynamoException:
+            return  # so will the loss, which says it
+        if fault is not None:
+            from torch._inductor import config  # seconds
+
+            config.fallback_random = True
+            logger.warning(f"the random numbers of dropout are not compiled: {fault}")
 
 
 def resolve_for_run(

@@ -91,7 +91,7 @@ class TrainStep:
             self.scaler.load_state_dict(progress.scaler)
         self.loss = self.parallel.loss if self.parallel else next_token_loss
         if self.world.tensor == 1:
-            self.loss = self.runtime.compiled(self.loss, stop)
+            self.loss = self.runtime.compiled(self.loss, stop, self.model.config.dropout)
         self.matrices = matrices(self.model)
         self.batches = BatchLoader(spec.dataset, self.config, self.runtime.device)
         self.length = spec.dataset.row_length(self.model.config.context_length)
