@@ -16,14 +16,15 @@ from scripts.benchmarks.runs import Bench, command_line, medians
 
 # As they are, but for the steps, which end within nanoGPT's time.
 PRESETS = ("nano", "nano-fast")
-CONTEXT, BATCH = 128, 12  # of nanoGPT: the presets' context, its README's batch for a CPU
+# Of nanoGPT: the presets' context, its README's batch for a CPU, and as many tokens as its run there reads.
+CONTEXT, BATCH, STEPS = 128, 12, nanogpt.README_STEPS // 2
 FIRST_CHARACTER = (
     0x4E00  # from there on, more than as many characters as tokens, none of which is a line end
 )
 
 
 def default_text(bench: Bench) -> dict[str, Any]:
-    """Runs of nanoGPT, of its README's shape and steps, and of each preset in its time: by turns."""
+    """Runs of nanoGPT, of its README's shape, and of each preset in its time: by turns."""
     if bench.peer_folder is None:
         return {}
     dataset = _dataset(bench)
@@ -33,6 +34,7 @@ def default_text(bench: Bench) -> dict[str, Any]:
     text.write_text(_as_characters(dataset), encoding="utf-8")
     peer = nanogpt.prepare(bench.peer_folder, text, folder)
     flags = nanogpt.README.replace("--block_size=64", f"--block_size={CONTEXT}")
+    flags = flags.replace(f"iters={nanogpt.README_STEPS}", f"iters={STEPS}")
     options = {
         preset: {"--data": "stdlib", "--tokenizer": "bpe", "--preset": preset} for preset in PRESETS
     }
@@ -52,7 +54,7 @@ def default_text(bench: Bench) -> dict[str, Any]:
         "medians": middle,
         "commands": {name: command_line(own) for name, own in options.items()},
         "peer_command": f"train.py config/train_shakespeare_char.py {flags}",
-        "peer_tokens": BATCH * CONTEXT * nanogpt.README_STEPS,
+        "peer_tokens": BATCH * CONTEXT * STEPS,
         "train_tokens": dataset.train_tokens,
         "val_tokens": dataset.val_tokens,
         "ratio": {
