@@ -298,6 +298,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "roc_bert": _BERT,
     "roformer": _BERT,
     "rwkv": ModelType("rwkv"),
+    "sarvam_mla": ModelType("deepseek"),
     "seed_oss": ModelType("llama_like", gguf="seed_oss"),
     "smollm3": ModelType("smollm3", gguf="smollm3"),
     "solar_open": ModelType("glm", gguf="glm4moe"),

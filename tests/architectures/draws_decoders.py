@@ -415,6 +415,13 @@ DRAWS: dict[str, Draw] = {
     "axk1": _latent(**_DEEPSEEK, first_k_dense_replace=range(4), lists={"mlp_layer_types": SPARSE}),
     "minicpm3": _latent(mlp_bias=FLAG, q_lora_rank=(None, 6, 9)),
     "youtu": _latent(q_lora_rank=(None, 6, 9)),
+    "sarvam_mla": _latent(
+        **_DEEPSEEK,
+        q_lora_rank=(None, 6, 9),
+        first_k_dense_replace=range(4),
+        num_experts=range(5, 8),
+        num_shared_experts=range(1, 4),
+    ),
     "cohere2": _any_head_width(
         _null_heads(
             _decoder(
