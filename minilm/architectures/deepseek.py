@@ -50,8 +50,8 @@ from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Tensor
 from minilm.ledger.symbols import ONE, as_polynomial, symbol
 
-# What both Sarvams also call the fields of DeepSeek-V3 and GLM-4.5.
-SARVAM_FIELDS = {
+# Sarvam's own names of fields, beside those of DeepSeek-V3.
+_SARVAM_FIELDS = {
     "num_experts": "n_routed_experts",
     "num_shared_experts": "n_shared_experts",
     "num_mtp_layers": "num_nextn_predict_layers",
@@ -230,7 +230,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     family = config["model_type"]
     defaults = _DEFAULTS[family]
     if family == "sarvam_mla":
-        config = with_fields_of(config, SARVAM_FIELDS)
+        config = with_fields_of(config, _SARVAM_FIELDS)
     num_layers = layers(config, "num_hidden_layers", defaults.layers)
     split = split_layers(num_layers, _has_experts(config, defaults, num_layers))
     tied = flag(config, "tie_word_embeddings", defaults.tied)

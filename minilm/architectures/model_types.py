@@ -299,6 +299,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "roformer": _BERT,
     "rwkv": ModelType("rwkv"),
     "sarvam_mla": ModelType("deepseek"),
+    "sarvam_moe": ModelType("glm"),
     "seed_oss": ModelType("llama_like", gguf="seed_oss"),
     "smollm3": ModelType("smollm3", gguf="smollm3"),
     "solar_open": ModelType("glm", gguf="glm4moe"),

@@ -477,6 +477,16 @@ DRAWS: dict[str, Draw] = {
         use_qk_norm=FLAG,
         attention_bias=FLAG,
     ),
+    "sarvam_moe": _decoder(
+        head_dim="head_dim",
+        **_DEEPSEEK,
+        first_k_dense_replace=range(4),
+        num_experts=range(5, 8),
+        num_shared_experts=range(1, 4),
+        use_qk_norm=FLAG,
+        use_qkv_bias=FLAG,
+        attention_bias=FLAG,
+    ),
     "solar_open": _decoder(head_dim="head_dim", **_DEEPSEEK, attention_bias=FLAG),
     "dots1": _null_heads(
         _decoder(
