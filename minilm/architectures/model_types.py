@@ -122,6 +122,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "starcoder2": ModelType("starcoder2", gguf="starcoder2", runs=True),
     "afmoe": ModelType("afmoe", gguf="afmoe"),
     "apertus": ModelType("llama_kin", gguf="apertus"),
+    "apertus1p5_text": ModelType("llama_kin"),
     "arcee": ModelType("arcee", gguf="arcee"),
     "aria_text": ModelType("aria"),
     "axk1": ModelType("deepseek"),

@@ -92,6 +92,7 @@ FAMILY_MEANINGS = {
     ("instructblipvideo", "z"): "query transformer layers",
     ("fun_asr_nano", "a"): "audio width",
     ("fun_asr_nano", "z"): "audio layers",
+    ("apertus1p5_text", "o"): "tokens that the head puts out",
     ("mllama", "z"): "global vision layers",
     ("mobilebert", "w"): "bottleneck width",
     ("ultrabert", "p"): "prediction head width",

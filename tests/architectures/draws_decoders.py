@@ -556,6 +556,9 @@ DRAWS: dict[str, Draw] = {
     "granite_swa": _decoder(sliding_window=(3, 6), lists={"layer_types": SLIDES}, **BIASES),
     "arcee": _null_heads(_decoder(head_dim="head_dim", **BIASES)),
     "apertus": _null_heads(_decoder(attention_bias=FLAG)),
+    "apertus1p5_text": _null_heads(
+        _decoder(attention_bias=FLAG, vocab_size=range(11, 90), output_vocab_size=(None, 5, 11))
+    ),
     "bitnet": _null_heads(_decoder(attention_bias=FLAG)),
     "nanochat": _null_heads(_decoder(attention_bias=FLAG)),
     "hyperclovax": _null_heads(_decoder(head_dim="head_dim", use_post_norm=FLAG, **BIASES)),
