@@ -227,6 +227,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "kimi_linear": ModelType("kimi_linear", gguf="kimi-linear"),
     "kolibri1": ModelType("sparse_kin"),
     "laguna": ModelType("laguna"),
+    "lara_mini": ModelType("lara_mini"),
     "lfm2": ModelType("lfm", gguf="lfm2"),
     "lfm2_moe": ModelType("lfm", gguf="lfm2moe"),
     "lfm3": ModelType("lfm"),
