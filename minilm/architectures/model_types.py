@@ -159,6 +159,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "deepseek_v4": ModelType("deepseek_v4"),
     "diffllama": ModelType("llama_kin"),
     "doge": ModelType("doge"),
+    "dory": ModelType("dory"),
     "dots1": ModelType("dots1", gguf="dots1"),
     "dots3_note": ModelType("dots3_note", text_of="dots3_note_text"),
     "dots3_note_text": ModelType("dots3_note"),

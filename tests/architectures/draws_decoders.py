@@ -331,6 +331,29 @@ def _dbrx(random: Random) -> Config:
     }
 
 
+def _dory(random: Random) -> Config:
+    """Layers before, in and behind the loop; in some draws their halves are listed, as in NVIDIA's files."""
+    config = _decoder(
+        head_dim="head_dim",
+        sliding_window=(3, 6),
+        n_recurrent_loops=range(1, 4),
+        recurrent_kv_cache_mode=("per_loop", "last_loop", "last_loop"),
+        **BIASES,
+    )(random)
+    before, between, behind = (random.randint(*ends) for ends in ((0, 2), (1, 4), (0, 2)))
+    number = before + between + behind
+    sizes = {"num_hidden_layers": number, "n_input_layers": before, "n_output_layers": behind}
+    if random.random() < 0.5:
+        sizes["n_recurrent_layers"] = between
+    kinds = [random.choice(SLIDES) for _ in range(number)]
+    if random.random() < 0.3:
+        return config | sizes | {"layer_types": kinds}
+    if random.random() < 0.5:
+        sizes = {name: 2 * value for name, value in sizes.items()}
+        sizes["layer_types"] = [half for kind in kinds for half in (kind, "mlp")]
+    return config | sizes
+
+
 def _longcat_flash(random: Random) -> Config:
     config = _latent(
         experts="n_routed_experts",
@@ -616,6 +639,7 @@ DRAWS: dict[str, Draw] = {
         )
     ),
     "dbrx": _dbrx,
+    "dory": _dory,
     "llama4_text": _decoder(
         head_dim="head_dim",
         experts="num_local_experts",

@@ -56,7 +56,7 @@ OTHERWISE_IN_4 = {
     "stablelm": "norms without biases are not initialized",
 }
 # The transformers that adds a type, where make agree may have an earlier one.
-ADDED_IN = dict.fromkeys(("apertus1p5_text", "lara_mini", "sarvam_mla", "sarvam_moe"), "5.24")
+ADDED_IN = dict.fromkeys(("apertus1p5_text", "dory", "lara_mini", "sarvam_mla", "sarvam_moe"), "5.24")
 
 
 @pytest.fixture(autouse=True)
