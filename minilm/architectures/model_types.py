@@ -216,6 +216,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "hy_v3": ModelType("hunyuan"),
     "hy_v4": ModelType("hy_v4"),
     "hyperclovax": ModelType("llama_kin"),
+    "inkling2_loop_text": ModelType("inkling2"),
     "inkling2_text": ModelType("inkling2"),
     "inkling_text": ModelType("inkling"),
     "internlm3": ModelType("llama_like", gguf="llama"),
