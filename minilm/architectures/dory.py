@@ -1,9 +1,9 @@
 """Dory as transformers saves it: nGPT's vectors of length 1, and layers in the middle that run several times.
 
-Norms have no gains; queries, gates, feed-forwards, residuals and logits have scales instead. Each run of a layer
-has a cache of its own, unless the last one's serves all. A config.json lists attention and feed-forward as two
-layers, and so do the names of NVIDIA's files, which `minilm/inspection/names.py` reads. Names, shapes and
-defaults: huggingface/transformers `models/dory`, and `conversion_mapping.py` for the names in files.
+Norms have no gains; queries, gates, feed-forwards, residuals and logits have scales instead. Each run of a
+layer has a cache of its own, unless the last one's serves all. A config.json lists attention and feed-forward
+as two layers, and so do the names of NVIDIA's files, which `minilm/inspection/names.py` reads. Names, shapes
+and defaults: huggingface/transformers `models/dory`, and `conversion_mapping.py` for the names in files.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""GLM-4, GLM-4.5, Solar Open and Sarvam as transformers stores them: biases of queries, keys and values alone.
+"""GLM-4, GLM-4.5, Solar Open and Sarvam as their files store them: biases of queries, keys and values alone.
 
 GLM-4 fuses gate and up; its 0414 release adds norms behind attention and feed-forward. GLM-4.5 has the
 experts of DeepSeek-V3, and Solar Open is that without dense layers. The files of GLM-4.5 also hold a
-module for multi-token prediction. Sarvam is GLM-4.5, and its files have the names of Ling's. Names, shapes and
-defaults: huggingface/transformers `models/{glm,glm4,glm4_moe,sarvam_moe,solar_open}`, and
+module for multi-token prediction. Sarvam is GLM-4.5, and its files have the names of Ling's. Names, shapes
+and defaults: huggingface/transformers `models/{glm,glm4,glm4_moe,sarvam_moe,solar_open}`, and
 `conversion_mapping.py` for the names in Sarvam's files; the module, zai-org/GLM-4.5.
 """
 

@@ -1,4 +1,4 @@
-"""Lara Mini as transformers stores it: Gated DeltaNet in two layers of five, sliding windows in two, one sees all.
+"""Lara Mini as transformers stores it: of five layers two have Gated DeltaNet, two windows, and one sees all.
 
 One matrix makes what the Gated DeltaNet reads; every layer has experts, stacked, beside a shared one. Names,
 shapes and defaults: huggingface/transformers `models/lara_mini`, and `conversion_mapping.py` for the names in

@@ -70,5 +70,5 @@ def test_every_loop_is_cached_unless_the_last_serves_all() -> None:
 
 @pytest.mark.parametrize("fields", [{"n_recurrent_layers": 1}, {"n_input_layers": 9}])
 def test_layers_that_do_not_add_up_are_refused(fields: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="config.json: n"):
+    with pytest.raises(ConfigError, match=r"config\.json: n"):
         layout_of(SMALL | fields)

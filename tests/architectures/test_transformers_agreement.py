@@ -208,7 +208,8 @@ RUNS_WITH: dict[str, Config] = {
     "cpmant": {"prompt_types": 3, "segment_types": 3},
     "falcon": {"num_ln_in_parallel_attn": None, "parallel_attn": True},
     "fuyu": {"partial_rotary_factor": 1.0},  # even parts of the heads, whatever their width
-    **dict.fromkeys(("inkling2_loop_text", "inkling2_text"), {"unpadded_vocab_size": 11}),
+    "inkling2_loop_text": {"unpadded_vocab_size": 11},
+    "inkling2_text": {"unpadded_vocab_size": 11},
     "persimmon": {"partial_rotary_factor": 1.0},
     "phi": {"partial_rotary_factor": 1.0},
     "prophetnet": {"max_position_embeddings": 8, "num_buckets": 8},
