@@ -4,8 +4,8 @@ Each query of that is a parameter; layers with full attention have three, for qu
 taps of their convolutions follow from the token. In the looped Inkling 2, layers in the middle run several
 times, each time with a cache of their own, and mix in what the blocks put out the time before. Rows of the
 head behind the last token fill it up to the vocabulary in files, and are counted. Names, shapes and
-defaults: huggingface/transformers `models/{inkling2,inkling2_loop}`, and `conversion_mapping.py` for the names
-in files.
+defaults: huggingface/transformers `models/{inkling2,inkling2_loop}`, and `conversion_mapping.py` for the
+names in files.
 """
 
 from __future__ import annotations
