@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from minilm.architectures.building_blocks import E, Heads, L, d, layer_kinds, linear, norm
-from minilm.architectures.config_fields import field_name, layers, size, sub_config
+from minilm.architectures.config_fields import field_name, size, sub_config
 from minilm.architectures.decoder import Defaults, decoder, heads_and_layers
 from minilm.architectures.moe import (
     LayerGroup,
@@ -123,7 +123,7 @@ def _loop(config: Config) -> _Loop:
         return size(inside, short) if inside.get(short) is not None else size(config, name, default)
 
     start = read("loop_layer_index_start", "core_start", 6)
-    end = layers({"end": read("loop_layer_index_end", "core_end", 18)}, "end")
+    end = read("loop_layer_index_end", "core_end", 18)
     if end <= start:
         raise ConfigError("config.json: loop_layer_index_end", f"{end}", f"more than {start}")
     passes = read("loop_num_passes", "num_passes", 3)
@@ -152,7 +152,7 @@ def _messages(loop: _Loop, num_layers: int) -> Tensors:
     shapes = {"down": (RANK, 2 * d), "gain": (d, RANK), "forget": (d, RANK)}
     names = ("middle_cycle_cross_pass_queries", "middle_cycle_cross_pass_kv_queries")
     gates = within(
-        group_of([i for i in loop.layers if i < num_layers], num_layers),
+        group_of(range(loop.layers.start, min(loop.layers.stop, num_layers)), num_layers),
         *(
             Tensor(f"{_BLOCK}.controllers.{of}.{name}_weight", shape, part, Role.MULTIPLIED, L)
             for of in ("attn", "k", "v", "mlp")

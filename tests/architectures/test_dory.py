@@ -68,6 +68,14 @@ def test_every_loop_is_cached_unless_the_last_serves_all() -> None:
     assert cached(n_recurrent_loops=5, recurrent_kv_cache_mode="last_loop") == 4 * token
 
 
+def test_by_default_twenty_layers_of_36_run_twice() -> None:
+    layout = layout_of({"model_type": "dory"})
+    caches = {kind.window: 0 for kind in layout.attention}
+    for kind in layout.attention:
+        caches[kind.window] += kind.layers.value(layout.symbols)
+    assert caches == {1024: 27 + 15, 0: 9 + 5}
+
+
 @pytest.mark.parametrize("fields", [{"n_recurrent_layers": 1}, {"n_input_layers": 9}])
 def test_layers_that_do_not_add_up_are_refused(fields: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=r"config\.json: n"):
