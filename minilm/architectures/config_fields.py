@@ -123,6 +123,12 @@ def field_name(config: Config, name: str, *others: str) -> str:
     return next((other for other in others if config.get(other) is not None), name)
 
 
+def with_fields_of(config: Config, others: Mapping[str, str]) -> dict[str, Any]:
+    """The config with every field that ``others`` name under the name that they give it; theirs wins."""
+    known = {name: config[other] for other, name in others.items() if config.get(other) is not None}
+    return {**config, **known}
+
+
 def layer_numbers(config: Config, name: str, default: Collection[int] = ()) -> frozenset[int]:
     """The layers that a list names; ``default`` where the field is absent or null."""
     listed = config.get(name)

@@ -5,9 +5,9 @@ n + r query and key elements are rotated by RoPE, and those of the key are the s
 first layers are dense. V3's router holds a correction bias, which is a buffer, and its files add
 multi-token prediction modules as layers L and after. V3.2's indexer, j small heads of width w with one
 key, selects the tokens that attention sees; GLM-5 shares a selection among layers. MiniCPM3 and Youtu
-are V3 without experts; A.X K1 normalises what its experts put out. Names: deepseek-ai/DeepSeek-V2, V3
-and V3.2-Exp. Defaults: huggingface/transformers
-`models/{deepseek_v2,deepseek_v3,deepseek_v32,glm4_moe_lite,glm_moe_dsa,axk1,minicpm3,youtu}`.
+are V3 without experts; A.X K1 normalises what its experts put out; Sarvam is V3 without the latent of
+queries. Names: deepseek-ai/DeepSeek-V2, V3 and V3.2-Exp. Defaults: huggingface/transformers
+`models/{deepseek_v2,deepseek_v3,deepseek_v32,glm4_moe_lite,glm_moe_dsa,axk1,minicpm3,youtu,sarvam_mla}`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ from minilm.architectures.building_blocks import (
     lm_head,
     norm,
 )
-from minilm.architectures.config_fields import flag, layers, optional_size, size, whole_number
+from minilm.architectures.config_fields import (
+    flag,
+    layers,
+    optional_size,
+    size,
+    whole_number,
+    with_fields_of,
+)
 from minilm.architectures.decoder import ATTENTION, BLOCK, MLP, pre_norms
 from minilm.architectures.moe import (
     LayerGroup,
@@ -43,6 +50,13 @@ from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Tensor
 from minilm.ledger.symbols import ONE, as_polynomial, symbol
 
+# Sarvam's own names of fields, beside those of DeepSeek-V3.
+_SARVAM_FIELDS = {
+    "num_experts": "n_routed_experts",
+    "num_shared_experts": "n_shared_experts",
+    "num_mtp_layers": "num_nextn_predict_layers",
+}
+
 q, c, r, n, v, j, w = (symbol(letter) for letter in "qcrnvjw")
 
 
@@ -52,7 +66,10 @@ class _Defaults:
     d_model: int
     layers: int
     heads: int
-    latents: tuple[int, int] = (1536, 512)  # of queries, and of keys with values
+    latents: tuple[int | None, int] = (
+        1536,
+        512,
+    )  # of queries (None: no latent), of keys with values
     head_widths: tuple[int, int, int | None] = (64, 128, 128)  # r, n, v (None: d / heads)
     feed_forward: int
     experts: tuple[int, int | None, int] | None
@@ -179,6 +196,17 @@ _DEFAULTS = {
         context=131072,
         tied=True,
     ),
+    "sarvam_mla": _Defaults(
+        vocabulary=262144,
+        d_model=4096,
+        layers=32,
+        heads=64,
+        latents=(None, 512),
+        feed_forward=16384,
+        experts=(128, 8, 2048),
+        dense=1,
+        context=4096,
+    ),
 }
 
 
@@ -204,6 +232,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of these types' ForCausalLM for a config.json."""
     family = config["model_type"]
     defaults = _DEFAULTS[family]
+    if family == "sarvam_mla":
+        config = with_fields_of(config, _SARVAM_FIELDS)
     num_layers = layers(config, "num_hidden_layers", defaults.layers)
     split = split_layers(num_layers, _has_experts(config, defaults, num_layers))
     tied = flag(config, "tie_word_embeddings", defaults.tied)

@@ -1,18 +1,21 @@
 """Dense types that differ from Llama by a norm, an activation or a few vectors.
 
-Apertus' activation is xIELU, with parameters and buffers;
+Apertus' activation is xIELU, with parameters and buffers; the head of its release 1.5 may leave out the
+tokens of pictures and sounds, which are the last ones;
 BitNet normalises what the output projections read; nanochat's norms have no parameters; HyperCLOVA X
 normalises outputs as well; DiffLlama subtracts two attentions with learned weights. Names, shapes and
-defaults: huggingface/transformers `models/{apertus,bitnet,nanochat,hyperclovax,diffllama}`.
+defaults: huggingface/transformers `models/{apertus,apertus1p5,bitnet,nanochat,hyperclovax,diffllama}`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import (
     L,
+    d,
     f,
     feed_forward,
     gated_feed_forward,
@@ -20,7 +23,7 @@ from minilm.architectures.building_blocks import (
     norm,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag
+from minilm.architectures.config_fields import flag, optional_size
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -34,10 +37,12 @@ from minilm.architectures.decoder import (
 )
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
-from minilm.ledger.symbols import ONE
+from minilm.ledger.symbols import ONE, symbol
 
+_OUTPUTS = symbol("o")
 _DEFAULTS = {
     "apertus": Defaults(131072, 32, (4096, 32, None, None), 14336, 65536),
+    "apertus1p5_text": Defaults(266752, 32, (4096, 32, None, None), 14336, 65536),
     "bitnet": Defaults(128256, 30, (2560, 20, 5, None), 6912, 2048),
     "nanochat": Defaults(50304, 12, (768, 6, None, None), 8192, 2048),
     "hyperclovax": Defaults(32000, 32, (4096, 32, None, None), 11008, 2048),
@@ -51,7 +56,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     defaults = _DEFAULTS[family]
     heads, _ = heads_and_layers(config, defaults)
     bias = flag(config, "attention_bias", False)
-    return decoder(
+    layout = decoder(
         config,
         defaults,
         heads,
@@ -61,9 +66,22 @@ def layout(config: Mapping[str, Any]) -> Layout:
         attention=(AttentionSpec(L, 2 * heads.keys, heads.queries, 2 * heads.queries),)
         if family == "diffllama"
         else None,
-        buffers=_XIELU_BUFFERS if family == "apertus" else (),
+        buffers=_XIELU_BUFFERS if family.startswith("apertus") else (),
         final_norm="" if family == "nanochat" else "model.norm",
     )
+    rows = optional_size(config, "output_vocab_size") if family == "apertus1p5_text" else None
+    if rows is None or rows == layout.symbols["V"]:
+        return layout
+    return _with_fewer_outputs(layout, rows)
+
+
+def _with_fewer_outputs(layout: Layout, rows: int) -> Layout:
+    """With the first ``rows`` of the head alone; a tied head has all."""
+    pruned = (
+        replace(each, shape=(_OUTPUTS, d)) if each.component == components.LM_HEAD else each
+        for each in layout.tensors
+    )
+    return replace(layout, tensors=tuple(pruned), symbols={**layout.symbols, "o": rows})
 
 
 def _scalar(name: str, shape: tuple[Any, ...] = ()) -> Tensor:
@@ -117,6 +135,7 @@ def _diffllama(config: Mapping[str, Any]) -> tuple[Tensor, ...]:
 
 _BLOCKS: dict[str, Callable[[Mapping[str, Any]], tuple[Tensor, ...]]] = {
     "apertus": _apertus,
+    "apertus1p5_text": _apertus,
     "bitnet": _bitnet,
     "nanochat": _nanochat,
     "hyperclovax": _hyperclovax,

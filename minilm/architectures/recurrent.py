@@ -229,15 +229,16 @@ def delta_net(
     config: Mapping[str, Any],
     *,
     is_joined: bool,
+    heads: tuple[int, int] = (16, 32),
 ) -> Mixer:
-    """Qwen's Gated DeltaNet: values and gate may have more heads than queries and keys.
+    """Qwen's Gated DeltaNet: values and gate may have more ``heads`` than queries and keys, by default too.
 
     ``is_joined``: one matrix makes all of them and another the gates of every head.
     """
     keys, values = KEY_HEADS * KEY_WIDTH, HEADS * VALUE_WIDTH
     symbols = {
-        "a": size(config, "linear_num_key_heads", 16),
-        "H": size(config, "linear_num_value_heads", 32),
+        "a": size(config, "linear_num_key_heads", heads[0]),
+        "H": size(config, "linear_num_value_heads", heads[1]),
         "Q": size(config, "linear_key_head_dim", 128),
         "O": size(config, "linear_value_head_dim", 128),
         "z": size(config, "linear_conv_kernel_dim", 4),

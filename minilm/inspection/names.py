@@ -109,8 +109,20 @@ _OLDER = {
 }
 
 
+# Dory's attention and feed-forward in two layers, which transformers saves as one.
+_PAIRED = re.compile(
+    r"backbone\.layers\.(\d{1,9})\.(mixer|attn_alpha|mlp_alpha)((?:\..*)?)", re.ASCII
+)
+_RATES = {"attn_alpha": "lambda_1", "mlp_alpha": "lambda_2"}
+
+
 def current_name(name: str) -> str:
     """What a tensor is called today: a norm's gamma and beta, and a normed weight's length and direction."""
+    paired = _PAIRED.fullmatch(name)
+    if paired is not None:
+        layer, half = divmod(int(paired[1]), 2)
+        part = _RATES.get(paired[2], ("self_attn", "mlp")[half])
+        return f"backbone.layers.{layer}.{part}{paired[3]}"
     for old, new in _OLDER.items():
         if name.endswith(old):
             return name.removesuffix(old) + new

@@ -92,6 +92,8 @@ FAMILY_MEANINGS = {
     ("instructblipvideo", "z"): "query transformer layers",
     ("fun_asr_nano", "a"): "audio width",
     ("fun_asr_nano", "z"): "audio layers",
+    ("apertus1p5_text", "o"): "tokens that the head puts out",
+    ("inkling2_loop_text", "r"): "rank of the gates of messages",
     ("mllama", "z"): "global vision layers",
     ("mobilebert", "w"): "bottleneck width",
     ("ultrabert", "p"): "prediction head width",

@@ -272,7 +272,29 @@ def _inkling2(random: Random) -> Config:
     config.pop("intermediate_size", None)  # another name of the experts' width
     number = config["num_hidden_layers"]
     config |= _sliding_heads(random) | _maybe(random, layer_types=_hybrids(random, number))
-    return config | _maybe(random, n_layers_per_attn_res_block=random.randint(1, 3))
+    config |= _maybe(random, n_layers_per_attn_res_block=random.randint(1, 3))
+    # By default a little less than the default of the vocabulary.
+    return config | (
+        {"unpadded_vocab_size": config["vocab_size"]} if "vocab_size" in config else {}
+    )
+
+
+def _inkling2_loop(random: Random) -> Config:
+    config = _inkling2(random)
+    block, start = random.randint(1, 2), random.randint(1, 2)
+    end = start + random.randint(1, 2)
+    number = block * end + random.randint(0, 2)
+    config |= {"num_hidden_layers": number, "n_layers_per_attn_res_block": block}
+    config.pop("layer_types", None)
+    config |= _maybe(random, layer_types=_hybrids(random, number))
+    if "vocab_size" in config:
+        config["unpadded_vocab_size"] = random.randint(1, config["vocab_size"])
+    sizes = {"num_passes": random.randint(1, 4), "gate_rank": random.randint(1, 9)}
+    if _flag(random):
+        ends = {"core_start": block * start, "core_end": block * end}
+        return config | {"loop_config": ends | _maybe(random, **sizes)}
+    ends = {"loop_layer_index_start": block * start, "loop_layer_index_end": block * end}
+    return config | ends | _maybe(random, **{f"loop_{name}": n for name, n in sizes.items()})
 
 
 DRAWS: dict[str, Callable[[Random], Config]] = {
@@ -297,6 +319,7 @@ DRAWS: dict[str, Callable[[Random], Config]] = {
     "deepseek_v3": _deepseek_v3,
     "gpt_oss": _gpt_oss,
     "hrm_text": _hrm_text,
+    "inkling2_loop_text": _inkling2_loop,
     "inkling2_text": _inkling2,
     "inkling_text": _inkling,
 }

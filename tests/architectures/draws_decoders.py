@@ -331,6 +331,29 @@ def _dbrx(random: Random) -> Config:
     }
 
 
+def _dory(random: Random) -> Config:
+    """Layers before, in and behind the loop; in some draws their halves are listed, as in NVIDIA's files."""
+    config = _decoder(
+        head_dim="head_dim",
+        sliding_window=(3, 6),
+        n_recurrent_loops=range(1, 4),
+        recurrent_kv_cache_mode=("per_loop", "last_loop", "last_loop"),
+        **BIASES,
+    )(random)
+    before, between, behind = (random.randint(*ends) for ends in ((0, 2), (1, 4), (0, 2)))
+    number = before + between + behind
+    sizes = {"num_hidden_layers": number, "n_input_layers": before, "n_output_layers": behind}
+    if random.random() < 0.5:
+        sizes["n_recurrent_layers"] = between
+    kinds = [random.choice(SLIDES) for _ in range(number)]
+    if random.random() < 0.3:
+        return config | sizes | {"layer_types": kinds}
+    if random.random() < 0.5:
+        sizes = {name: 2 * value for name, value in sizes.items()}
+        sizes["layer_types"] = [half for kind in kinds for half in (kind, "mlp")]
+    return config | sizes
+
+
 def _longcat_flash(random: Random) -> Config:
     config = _latent(
         experts="n_routed_experts",
@@ -415,6 +438,13 @@ DRAWS: dict[str, Draw] = {
     "axk1": _latent(**_DEEPSEEK, first_k_dense_replace=range(4), lists={"mlp_layer_types": SPARSE}),
     "minicpm3": _latent(mlp_bias=FLAG, q_lora_rank=(None, 6, 9)),
     "youtu": _latent(q_lora_rank=(None, 6, 9)),
+    "sarvam_mla": _latent(
+        **_DEEPSEEK,
+        q_lora_rank=(None, 6, 9),
+        first_k_dense_replace=range(4),
+        num_experts=range(5, 8),
+        num_shared_experts=range(1, 4),
+    ),
     "cohere2": _any_head_width(
         _null_heads(
             _decoder(
@@ -468,6 +498,16 @@ DRAWS: dict[str, Draw] = {
         **_DEEPSEEK,
         first_k_dense_replace=range(4),
         use_qk_norm=FLAG,
+        attention_bias=FLAG,
+    ),
+    "sarvam_moe": _decoder(
+        head_dim="head_dim",
+        **_DEEPSEEK,
+        first_k_dense_replace=range(4),
+        num_experts=range(5, 8),
+        num_shared_experts=range(1, 4),
+        use_qk_norm=FLAG,
+        use_qkv_bias=FLAG,
         attention_bias=FLAG,
     ),
     "solar_open": _decoder(head_dim="head_dim", **_DEEPSEEK, attention_bias=FLAG),
@@ -539,6 +579,9 @@ DRAWS: dict[str, Draw] = {
     "granite_swa": _decoder(sliding_window=(3, 6), lists={"layer_types": SLIDES}, **BIASES),
     "arcee": _null_heads(_decoder(head_dim="head_dim", **BIASES)),
     "apertus": _null_heads(_decoder(attention_bias=FLAG)),
+    "apertus1p5_text": _null_heads(
+        _decoder(attention_bias=FLAG, vocab_size=range(11, 90), output_vocab_size=(None, 5, 11))
+    ),
     "bitnet": _null_heads(_decoder(attention_bias=FLAG)),
     "nanochat": _null_heads(_decoder(attention_bias=FLAG)),
     "hyperclovax": _null_heads(_decoder(head_dim="head_dim", use_post_norm=FLAG, **BIASES)),
@@ -596,6 +639,7 @@ DRAWS: dict[str, Draw] = {
         )
     ),
     "dbrx": _dbrx,
+    "dory": _dory,
     "llama4_text": _decoder(
         head_dim="head_dim",
         experts="num_local_experts",

@@ -371,6 +371,19 @@ DRAWS: dict[str, Draw] = {
     "qwen3_5_moe_text": _with(
         _attends(_decoder(**_QWEN, **_QWEN_MOE, experts="num_experts")), _deltas
     ),
+    "lara_mini": _with(
+        _attends(
+            _decoder(
+                **_QWEN,
+                experts="num_experts",
+                moe_intermediate_size=WIDTH,
+                shared_expert_intermediate_size=WIDTH,
+                sliding_window=(3, 6),
+            ),
+            (*MIXERS, "sliding_attention"),
+        ),
+        _deltas,
+    ),
     "mamba": _mamba,
     "falcon_mamba": _mamba,
     "mamba2": _mamba2,

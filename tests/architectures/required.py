@@ -33,4 +33,5 @@ def shallow(model_type: str) -> dict[str, Any]:
     """The defaults of a type; those of `draws_decoders.py` with few layers, as some have 50,000 tensors."""
     config = {"model_type": model_type} | REQUIRED.get(model_type, {})
     few = {"num_hidden_layers": 6, "num_layers": 6}
+    few |= {"n_input_layers": 2, "n_output_layers": 2}  # Dory's, of those
     return config | few if model_type in DRAWS else config

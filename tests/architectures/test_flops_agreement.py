@@ -48,7 +48,7 @@ SCANS = {
         "qwen3_5_moe_text",
         "olmo_hybrid",
     ),
-    *("kimi_linear", "bailing_hybrid", "minimax", "xlstm"),
+    *("kimi_linear", "bailing_hybrid", "lara_mini", "minimax", "xlstm"),
 }
 # Values without which a count would depend on the router's choice.
 COUNTED_WITH: dict[str, Config] = {
