@@ -66,10 +66,8 @@ class _Defaults:
     d_model: int
     layers: int
     heads: int
-    latents: tuple[int | None, int] = (
-        1536,
-        512,
-    )  # of queries (None: no latent), of keys with values
+    # Of queries (None: no latent), and of keys with values.
+    latents: tuple[int | None, int] = (1536, 512)
     head_widths: tuple[int, int, int | None] = (64, 128, 128)  # r, n, v (None: d / heads)
     feed_forward: int
     experts: tuple[int, int | None, int] | None

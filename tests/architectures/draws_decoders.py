@@ -522,6 +522,7 @@ DRAWS: dict[str, Draw] = {
             lists={"layer_types": SLIDES},
         )
     ),
+    "exaone": _decoder(head_dim="head_dim", attention_bias=FLAG, mlp_bias=FLAG),
     "exaone4": _decoder(
         head_dim="head_dim",
         sliding_window=(3, 6),

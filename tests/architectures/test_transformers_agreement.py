@@ -57,7 +57,10 @@ OTHERWISE_IN_4 = {
 }
 # The transformers that adds a type, where make agree may have an earlier one.
 ADDED_IN = dict.fromkeys(
-    ("apertus1p5_text", "dory", "inkling2_loop_text", "lara_mini", "sarvam_mla", "sarvam_moe"),
+    (
+        *("apertus1p5_text", "dory", "exaone", "inkling2_loop_text", "lara_mini", "sarvam_mla"),
+        "sarvam_moe",
+    ),
     "5.24",
 )
 
