@@ -13,12 +13,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minilm.architectures.building_blocks import T, d, equal_heads, f, feed_forward, linear, norm
-from minilm.architectures.config_fields import field_name, flag, require, size
+from minilm.architectures.config_fields import (
+    field_name,
+    flag,
+    optional_size,
+    require,
+    size,
+)
 from minilm.architectures.decoder import Defaults, decoder
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ONE
+from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +161,8 @@ def decoder_of(config: Mapping[str, Any], variant: Variant) -> Layout:
     has_norm = variant.has_embedding_norm
     if family == "trocr":
         has_norm = flag(config, "layernorm_embedding", True)
+    given = optional_size(config, "cross_attention_hidden_size") if family == "trocr" else None
+    seen = d if given in (None, heads.symbols["d"]) else as_polynomial(given)
     part = components.POSITION_EMBEDDING
     shape = (T + (variant.positions or 0), d)
     positions = Tensor(f"{body}.embed_positions.weight", shape, part, Role.LOOKED_UP)
@@ -165,7 +173,7 @@ def decoder_of(config: Mapping[str, Any], variant: Variant) -> Layout:
         heads,
         *attention(f"{block}.self_attn", bias, bias and variant.has_key_bias),
         *norm(f"{block}.self_attn_layer_norm", components.ATTENTION_NORM, bias=True),
-        *(_cross_attention(block, bias, variant) if variant.has_cross_attention else ()),
+        *(_cross_attention(block, bias, variant, seen) if variant.has_cross_attention else ()),
         *feed_forward(f"{block}.fc1", f"{block}.fc2", f, bias=True),
         *norm(f"{block}.final_layer_norm", components.FEED_FORWARD_NORM, bias=True),
         table=f"{body}.embed_tokens",
@@ -185,19 +193,24 @@ def decoder_of(config: Mapping[str, Any], variant: Variant) -> Layout:
     )
 
 
-def attention(prefix: str, bias: bool, key_bias: bool) -> tuple[Tensor, ...]:
+def attention(
+    prefix: str, bias: bool, key_bias: bool, seen: Polynomial = d
+) -> tuple[Tensor, ...]:
+    """``seen`` is the width of what keys and values are of."""
     return (
-        *linear(f"{prefix}.k_proj", d, d, components.ATTENTION_KEY, bias=key_bias),
-        *linear(f"{prefix}.v_proj", d, d, components.ATTENTION_VALUE, bias=bias),
+        *linear(f"{prefix}.k_proj", d, seen, components.ATTENTION_KEY, bias=key_bias),
+        *linear(f"{prefix}.v_proj", d, seen, components.ATTENTION_VALUE, bias=bias),
         *linear(f"{prefix}.q_proj", d, d, components.ATTENTION_QUERY, bias=bias),
         *linear(f"{prefix}.out_proj", d, d, components.ATTENTION_OUTPUT, bias=bias),
     )
 
 
-def _cross_attention(block: str, bias: bool, variant: Variant) -> tuple[Tensor, ...]:
-    """Used where there is an encoder's text or picture: no FLOPs of a token."""
+def _cross_attention(
+    block: str, bias: bool, variant: Variant, seen: Polynomial
+) -> tuple[Tensor, ...]:
+    """Used where there is an encoder's text or picture, of width ``seen``: no FLOPs of a token."""
     tensors = (
-        *attention(f"{block}.encoder_attn", bias, bias and variant.has_key_bias),
+        *attention(f"{block}.encoder_attn", bias, bias and variant.has_key_bias, seen),
         *norm(f"{block}.encoder_attn_layer_norm", components.CROSS_ATTENTION, bias=True),
     )
     return tuple(

@@ -20,7 +20,9 @@ def size(config: Config, name: str, default: int | None = None) -> int:
     if value is None:
         value = default
     if type(value) is not int or not 1 <= value <= LARGEST_DIMENSION:
-        raise ConfigError(f"config.json: {name}", shortened(value), "a positive whole number")
+        is_large = type(value) is int and value > 0
+        expected = f"at most {LARGEST_DIMENSION:,}" if is_large else "a positive whole number"
+        raise ConfigError(f"config.json: {name}", shortened(value), expected)
     return value
 
 

@@ -41,10 +41,14 @@ def read_experts(
     width: str = "moe_intermediate_size",
     defaults: tuple[int, int | None, int],
 ) -> dict[str, int]:
-    """Read E, e, m under the field names of a family; ``layers`` is how many layers have experts."""
+    """Read E, e, m under the field names of a family; ``layers`` is how many layers have experts.
+
+    Where neither the config nor the family says how many a token uses, all are active.
+    """
+    experts = size(config, total, defaults[0])
     symbols = {
-        "E": size(config, total, defaults[0]),
-        "e": size(config, active, defaults[1]),
+        "E": experts,
+        "e": size(config, active, defaults[1] or experts),
         "m": size(config, width, defaults[2]),
     }
     if symbols["E"] * layers > LARGEST_EXPERT_COUNT:

@@ -8,6 +8,7 @@ from typing import Any
 from minilm.formats.header import whole_number
 from minilm.inspection.names import is_routed
 from minilm.inspection.report import TensorRow
+from minilm.ledger.layout import Layout
 
 # The fields of many architectures for the number of experts, and for how many a token uses: of transformers
 # 5.23's configurations, and DBRX's and Hunyuan's own. The objects that some keep them in, besides the whole.
@@ -17,6 +18,7 @@ _ACTIVE_EXPERTS = (
     *("top_k_experts", "num_selected_experts", "experts_per_token"),
 )
 _NESTED = ("text_config", "ffn_config")
+ALL_ACTIVE = "how many experts a token uses is not given: active is the total"
 
 
 def active_elements(
@@ -36,6 +38,13 @@ def active_elements(
         return None
     num_experts, num_active = numbers
     return total - routed + routed * num_active // num_experts
+
+
+def are_all_active(layout: Layout, config: Mapping[str, Any]) -> bool:
+    """Whether a model has experts of which neither its type nor ``config`` says how many a token uses."""
+    experts, active = (layout.symbols.get(letter, 0) for letter in "Ee")
+    has_routed = any(tensor.routed for tensor in layout.tensors)
+    return has_routed and experts == active > 1 and _from_config(config) is None
 
 
 def _from_config(config: Mapping[str, Any]) -> tuple[int, int] | None:

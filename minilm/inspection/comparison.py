@@ -87,7 +87,7 @@ def classify_tensors(
         return _classify_by_name(tensors, {name for name, _ in shared}, marked_buffers, mtp_layers)
     by_name = {tensor.name: tensor for tensor in tensors}
     if tied_copies_allowed:
-        prefixed = _with_prefix(layout, tensors)
+        prefixed = _with_prefix(layout, tensors, declared)
         by_name = {_declared_name(name, declared): t for name, t in prefixed.items()}
     registered_buffers = {tensor.name for tensor in layout.named_tensors(layout.buffers)}
     buffers = {
@@ -161,10 +161,16 @@ def body_prefix(layout: Layout) -> str:
     return layout.optional_prefix or layout.tensors[0].name.partition(".")[0] + "."
 
 
-def _with_prefix(layout: Layout, tensors: Sequence[LogicalTensor]) -> dict[str, LogicalTensor]:
+def _with_prefix(
+    layout: Layout, tensors: Sequence[LogicalTensor], declared: Set[str]
+) -> dict[str, LogicalTensor]:
     """Tensors by full name."""
     prefix = body_prefix(layout)
-    if any(tensor.name.startswith(prefix) for tensor in tensors):
+    # A class without a head has no prefix, and its first tensor may stand alone.
+    whole, without = (
+        sum(part + tensor.name in declared for tensor in tensors) for part in ("", prefix)
+    )
+    if whole >= without or any(tensor.name.startswith(prefix) for tensor in tensors):
         prefix = ""
     # What is outside the body, as the head is, has no prefix to leave out.
     outside = (

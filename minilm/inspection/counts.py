@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from minilm.costs.flops import tensor_flops
 from minilm.formats.header import StoredTensor
-from minilm.inspection.active_experts import active_elements
+from minilm.inspection.active_experts import ALL_ACTIVE, active_elements
 from minilm.inspection.comparison import ClassifiedTensors, body_prefix
 from minilm.inspection.conventions import conventions
 from minilm.inspection.names import component_by_name, is_bias, is_embedding
@@ -181,7 +181,7 @@ def _undeclared_notes(target: Target, active: int | None) -> tuple[str, ...]:
     if target.module is None:
         notes.append(f"{target.reason_undeclared}: counted and grouped by name, not checked")
     if active is None:
-        notes.append("how many experts a token uses is not given: active is the total")
+        notes.append(ALL_ACTIVE)
     return tuple(notes)
 
 

@@ -12,6 +12,7 @@ from minilm.costs.flops import flops_per_token
 from minilm.costs.memory import context_or_default
 from minilm.errors import InputError
 from minilm.formats.header import Header
+from minilm.inspection.active_experts import ALL_ACTIVE, are_all_active
 from minilm.inspection.counts import count_parameters
 from minilm.inspection.declared_target import minilm_target
 from minilm.inspection.memory import memory_costs
@@ -140,6 +141,7 @@ def _report_evidence(
             *sharing_note(sharing),
             *evidence.notes,
             *counts.notes,
+            *_experts_note(target),
             *context_notes(layout, context),
             *_recurrence_note(layout),
         ),
@@ -183,6 +185,11 @@ def _flops(layout: Layout, context: int | None) -> dict[str, int] | None:
     return flops_per_token(layout, context=context_or_default(layout, context))
 
 
+def _experts_note(target: Target) -> tuple[str, ...]:
+    layout, config = target.layout, target.hugging_face
+    return (ALL_ACTIVE,) if layout and config and are_all_active(layout, config) else ()
+
+
 def _recurrence_note(layout: Layout | None) -> tuple[str, ...]:
     if layout is None or layout.state == ZERO:
         return ()
@@ -193,6 +200,7 @@ def context_notes(layout: Layout | None, context: int | None) -> tuple[str, ...]
     """What is to be said of a ``context`` of so many tokens: that learned positions end before."""
     if layout is None or context is None or context <= layout.context_length:
         return ()
-    if not layout.count(components=(POSITION_EMBEDDING,)):
+    # Tables of distances, not of places, have no last place.
+    if not layout.context_length or not layout.count(components=(POSITION_EMBEDDING,)):
         return ()
     return (f"the model has positions for {layout.context_length} tokens only",)

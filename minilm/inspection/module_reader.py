@@ -92,6 +92,8 @@ def hugging_face_model(config: Mapping[str, Any], architecture: str) -> nn.Modul
                 )
     except Exception as error:  # whatever a model's code raises for fields that it does not expect
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if "Unrecognized configuration class" in reason:  # then it lists all that there are
+            reason = "it is no causal language model there, and config.json names no class of its"
         raise FormatError(
             "config.json", f"transformers cannot build {model_type!r} ({reason})", "a known model"
         ) from None

@@ -11,7 +11,7 @@ from minilm import formats
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.task_heads import class_name_of, without_head
 from minilm.config.presets import PRESETS
-from minilm.errors import InputError
+from minilm.errors import ConfigError, InputError
 from minilm.formats.header import Header, wrapper_prefix
 from minilm.formats.huggingface import ADAPTER as ADAPTER_WEIGHTS
 from minilm.formats.huggingface import (
@@ -336,11 +336,17 @@ def _gguf_target(name: str, header: Header) -> Target:
         )
     stored, header = header, with_copied_head(header, {})
     fields = {k: v for k, v in header.metadata.items() if k.startswith(f"{architecture}.")}
+    try:
+        layout, undeclared = gguf_layout(header), ""
+    except ConfigError as error:
+        reason = str(error).removeprefix("config.json: ")
+        layout, undeclared = None, f"no formula for what its metadata says: {reason}"
     return Target(
         name,
         architecture,
-        gguf_layout(header),
+        layout,
         header=header,
+        undeclared=undeclared,
         notes=_copy_note(stored, header),
         hyperparameters={"model": fields} if fields else {},
     )

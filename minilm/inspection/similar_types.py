@@ -19,8 +19,9 @@ _FEWEST_FIELDS = 3  # of a config.json, that must matter to a declaration for it
 def similar_type(config: Mapping[str, Any]) -> str | None:
     """The model_type to whose tensors most fields of ``config`` matter; None where few do.
 
-    A field matters if the tensors are others without it, or with another value. One with a text_config is
-    of the type that has such a one. Declarations are built with one field changed: a second or two.
+    A field matters if the tensors are others without it, or with another value. What a type has of its own
+    and ``config`` does not give counts against it. One with a text_config is of the type that has such a
+    one. Declarations are built with one field changed: a second or two.
     """
     text = config.get("text_config")
     if isinstance(text, Mapping):
@@ -29,12 +30,36 @@ def similar_type(config: Mapping[str, Any]) -> str | None:
     # Of as many fields, a language model rather than an encoder or a larger model.
     others = MODEL_TYPES.keys() - set(_COMMON)
     names = [*_COMMON, *sorted(others, key=lambda name: (MODEL_TYPES[name].by_class, name))]
-    best, most = None, _FEWEST_FIELDS - 1
-    for name in names:  # the first of the best: the order above decides
-        matter = _fields_that_matter(config, name, most)
-        if matter > most:
-            best, most = name, matter
+    candidates = []
+    for place, name in enumerate(names):
+        layout = _layout({**config, "model_type": name})
+        if layout is not None and not MODEL_TYPES[name].same_as:
+            candidates.append((_own_sizes(layout, config), place, name, layout))
+    fields = len(config.keys() - {"model_type"})
+    best, most = None, -fields
+    for own, _, name, layout in sorted(candidates, key=lambda candidate: candidate[:2]):
+        if fields - own <= most:
+            break  # nor can any that follows be better
+        matter = _fields_that_matter(config, name, layout, max(most + own, _FEWEST_FIELDS - 1))
+        if matter - own > most and matter:
+            best, most = name, matter - own
     return best
+
+
+def _own_sizes(layout: Layout, config: Mapping[str, Any]) -> int:
+    """How many sizes of the type the config does not give: its experts, its latents, its defaults."""
+    given = set(_numbers(config))
+    return sum(value not in given for value in layout.symbols.values())
+
+
+def _numbers(value: object) -> Iterator[int]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _numbers(each)
+    elif type(value) is int:
+        yield value
 
 
 def advice(config: Mapping[str, Any]) -> str:
@@ -51,12 +76,11 @@ def check_declared(model_type: str) -> None:
         raise InputError("--as", repr(model_type), "a model_type that is declared", remedy)
 
 
-def _fields_that_matter(config: Mapping[str, Any], model_type: str, most: int) -> int:
+def _fields_that_matter(
+    config: Mapping[str, Any], model_type: str, layout: Layout, most: int
+) -> int:
     """How many matter, counted until they cannot be more than ``most``: nearly all types end there soon."""
     fields = {**config, "model_type": model_type}
-    layout = _layout(fields)
-    if layout is None or MODEL_TYPES[model_type].same_as:
-        return 0
     names = config.keys() - {"model_type"}
     matter = len(names)
     for name in names:

@@ -235,9 +235,11 @@ def _no_witness(target: Target, may_be_live: bool) -> FormatError:
         what = f"{class_name} of model_type {target.architecture!r} without weights"
         return FormatError(target.name, what, "a class whose parts are declared", remedy)
     offer = similar_types.advice(target.hugging_face)
+    model_type = target.hugging_face.get("model_type")
+    named = "no model_type" if model_type is None else f"model_type {model_type!r}"
     return FormatError(
         target.name,
-        f"model_type {target.hugging_face.get('model_type')!r} without weights",
-        f"one of the {len(MODEL_TYPES)} that `minilm architectures` lists",
+        f"{named} without weights",
+        f"one of the {len(MODEL_TYPES) + 1} that `minilm architectures` lists",
         f"{offer}; or {remedy}" if offer else remedy,
     )

@@ -9,7 +9,6 @@ from tests.architectures.draws_decoders import DRAWS
 # Fields that a type's configuration class gives no usable default.
 REQUIRED: dict[str, dict[str, Any]] = {
     "nemotron": {"num_key_value_heads": 48},
-    "deepseek_v2": {"num_experts_per_tok": 6},
     "ministral": {"head_dim": 128},
     "dots1": {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1},
     # Equal parts, as transformers divides the one convolution into equal thirds when it writes it.
@@ -18,7 +17,6 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "dbrx": {"attn_config": {"rope_theta": 1e4}},
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128},
-    "deepseek_ocr2": {"text_config": {"num_experts_per_tok": 6}},
     "diffusion_gemma": {
         "text_config": {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 704}
     },
