@@ -193,9 +193,7 @@ def decoder_of(config: Mapping[str, Any], variant: Variant) -> Layout:
     )
 
 
-def attention(
-    prefix: str, bias: bool, key_bias: bool, seen: Polynomial = d
-) -> tuple[Tensor, ...]:
+def attention(prefix: str, bias: bool, key_bias: bool, seen: Polynomial = d) -> tuple[Tensor, ...]:
     """``seen`` is the width of what keys and values are of."""
     return (
         *linear(f"{prefix}.k_proj", d, seen, components.ATTENTION_KEY, bias=key_bias),

@@ -33,7 +33,7 @@ _OTHERS: dict[str, dict[str, Any]] = {
         "keeps_pooler": True,
         "answers": "",
     },
-    "electra": {**ROBERTA_CLASSES, "pooler": ""},
+    "electra": {**ROBERTA_CLASSES, "pooler": "", "choice": "sequence_summary.summary"},
     "ernie": {"order": "cls.seq_relationship"},
     "megatron-bert": {"order": "cls.seq_relationship"},
     "rembert": {},

@@ -14,10 +14,11 @@ from typing import Any
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import flag, size, sub_config
 from minilm.architectures.gemma import layout as text_layout
+from minilm.architectures.joint_text import is_tied_as_a_whole
 from minilm.architectures.vision_tower import W, once, siglip_tower, vision_symbols
 from minilm.ledger.layout import Layout
 
-_SIGLIP = {  # as transformers has it where config.json has no vision_config
+_SIGLIP = {  # what transformers takes where config.json does not say
     "hidden_size": 768,
     "num_hidden_layers": 12,
     "intermediate_size": 3072,
@@ -28,12 +29,11 @@ _SIGLIP = {  # as transformers has it where config.json has no vision_config
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of Gemma3ForConditionalGeneration for a config.json."""
-    vision = sub_config(config, "vision_config")
-    if config.get("vision_config") is None:
-        vision = _SIGLIP
-    text = text_layout({**sub_config(config, "text_config"), "model_type": "gemma3_text"})
-    patch = size(vision, "patch_size", 14)
-    symbols = vision_symbols(vision, width=1152, depth=27, inner=4304, image=896, patch=14)
+    vision = {**_SIGLIP, **sub_config(config, "vision_config")}
+    fields = {**sub_config(config, "text_config"), "model_type": "gemma3_text"}
+    text = text_layout({**fields, "tie_word_embeddings": is_tied_as_a_whole(config, True)})
+    patch = size(vision, "patch_size")
+    symbols = vision_symbols(vision, width=768, depth=12, inner=3072, image=224, patch=16)
     body = tuple(replace(t, name=f"language_model.{t.name}") for t in text.tensors)
     is_version_5 = str(config.get("transformers_version")).startswith("5.")
     tower = "vision_tower" if is_version_5 else "vision_tower.vision_model"

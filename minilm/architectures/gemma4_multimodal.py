@@ -15,6 +15,7 @@ from typing import Any
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import flag, layers, size, sub_config
 from minilm.architectures.gemma3n import layout as text_layout
+from minilm.architectures.joint_text import is_tied_as_a_whole
 from minilm.architectures.vision_tower import F, W, Y, matrix, once, tower_symbols, vector
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -30,7 +31,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of Gemma4 and Gemma4UnifiedForConditionalGeneration for a config.json."""
     family = config["model_type"]
     is_unified = family == "gemma4_unified"
-    text = text_layout({**sub_config(config, "text_config"), "model_type": f"{family}_text"})
+    fields = {**sub_config(config, "text_config"), "model_type": f"{family}_text"}
+    text = text_layout({**fields, "tie_word_embeddings": is_tied_as_a_whole(config, True)})
     parts = [_inside(text)]
     symbols = dict(text.symbols)
     if config.get("vision_config") is not None:

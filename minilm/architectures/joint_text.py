@@ -45,6 +45,7 @@ class Model:
     head: str = ""  # in front of the head's name
     own_ties: bool = False  # as text_config alone says
     text_tied: bool | None = None  # by default, where text_config may tie too
+    never_tied: bool = False  # whatever a config says
     with_encoder: tuple[str, ...] = ()  # types of text with an encoder that it may have
     ending: str = WITH_ENCODERS  # of the declared class's name
 
@@ -121,13 +122,20 @@ def text_layout(config: Config, model: Model) -> Layout:
 
 
 def is_tied(config: Config, model: Model) -> bool:
-    """As the whole config says; before transformers 5, as its text_config does."""
+    """As the type has it: always as the whole config says, or as its text_config does too, or never."""
     text = sub_config(config, "text_config")
-    if config.get("tie_word_embeddings") is None and is_version_4(config):
-        return flag(text, "tie_word_embeddings", model.tied)
+    if model.never_tied:
+        return False
     if model.text_tied is not None and flag(text, "tie_word_embeddings", model.text_tied):
         return True
-    return flag(config, "tie_word_embeddings", model.tied)
+    return is_tied_as_a_whole(config, model.tied)
+
+
+def is_tied_as_a_whole(config: Config, default: bool) -> bool:
+    """As the whole config says; before transformers 5, as its text_config does."""
+    if config.get("tie_word_embeddings") is None and is_version_4(config):
+        return flag(sub_config(config, "text_config"), "tie_word_embeddings", default)
+    return flag(config, "tie_word_embeddings", default)
 
 
 def is_version_4(config: Config) -> bool:

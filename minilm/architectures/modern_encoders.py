@@ -36,7 +36,12 @@ from minilm.architectures.decoder import (
 )
 from minilm.architectures.encoder_layers import lookup, masked_head
 from minilm.architectures.moe import group_of
-from minilm.architectures.task_heads import TaskHeads, UndeclaredClassError, with_class
+from minilm.architectures.task_heads import (
+    ROBERTA_CLASSES,
+    TaskHeads,
+    UndeclaredClassError,
+    with_class,
+)
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, symbol
@@ -148,7 +153,7 @@ def _ultrabert(config: Mapping[str, Any]) -> Layout:
     )
     symbols = {**result.symbols, "p": size(config, "prediction_head_size", 768)}
     result = replace(result, tensors=(*result.tensors, *head), symbols=symbols)
-    return with_class(result, config, TaskHeads("ultrabert.", pooler=""))
+    return with_class(result, config, TaskHeads("ultrabert.", pooler="", answers_are_two=True))
 
 
 def _esmc(config: Mapping[str, Any]) -> Layout:
@@ -166,7 +171,8 @@ def _esmc(config: Mapping[str, Any]) -> Layout:
     out = "lm_head.decoder"
     head = masked_head(("lm_head.dense", "lm_head.layer_norm"), out, f"{out}.bias", tied=False)
     result = replace(result, tensors=(*result.tensors, *biases, *norms, *head), ties=())
-    return with_class(result, config, TaskHeads("esmc.", pooler=""))
+    heads = TaskHeads("esmc.", pooler="", tokens="score", **ROBERTA_CLASSES)
+    return with_class(result, config, heads)
 
 
 _FIELDS = {

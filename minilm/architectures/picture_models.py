@@ -246,11 +246,12 @@ PICTURES = {
         },
         bare_vision={"patch_size": 14},
     ),
-    "llava": _LLAVA,
+    "llava": replace(_LLAVA, text_tied=False),
     "llava_next": replace(_LLAVA, projector=projectors.with_newline),
-    "llava_next_video": replace(_LLAVA, projector=projectors.with_newline),
+    "llava_next_video": replace(_LLAVA, projector=projectors.with_newline, text_tied=False),
     "llava_onevision": replace(
         _LLAVA,
+        text_tied=False,
         text="qwen2",
         vision="siglip_vision_model",
         projector=projectors.with_newline,
@@ -300,6 +301,7 @@ PICTURES = {
         projectors.paddleocr,
         tower="visual.vision_model",
         between="mlp_AR",
+        text_tied=True,
         texts={"paddleocr_vl_text": "ernie4_5", "paddleocr_vl": "ernie4_5"},
         text_defaults={
             "vocab_size": 103424,
@@ -377,6 +379,7 @@ PICTURES = {
         tower="model.vision_model",
         between="model.projector",
         tied=False,
+        text_tied=False,
     ),
     "video_llava": replace(
         _LLAVA,

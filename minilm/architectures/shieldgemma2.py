@@ -29,7 +29,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     whole = gemma3.layout(
         {
             **config,
-            "text_config": {**text, "tie_word_embeddings": tied},
+            "tie_word_embeddings": tied,
             "transformers_version": "4." if is_older else "5.",
         }
     )

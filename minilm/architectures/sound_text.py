@@ -117,9 +117,10 @@ def _adaptive_norms(text: Layout, config: Config) -> Layout:
 
 
 _QWEN2 = Model("qwen2", "", _none, inside="language_model.", tied=False)
+_UNTIED = replace(_QWEN2, never_tied=True)
 _QWEN3 = Model("qwen3", "", _none, below="model.language_model.")
 _SOUNDS = {
-    "audioflamingo3": _Sound(_QWEN2, _two_maps),
+    "audioflamingo3": _Sound(_UNTIED, _two_maps),
     "glmasr": _Sound(
         replace(
             _QWEN2,
@@ -159,8 +160,8 @@ _SOUNDS = {
             "hidden_size": 1024,
         },
     ),
-    "musicflamingo": _Sound(_QWEN2, _two_maps),
-    "qwen2_audio": _Sound(_QWEN2, _one_map),
+    "musicflamingo": _Sound(_UNTIED, _two_maps),
+    "qwen2_audio": _Sound(_UNTIED, _one_map),
     "qwen3_asr": _Sound(
         replace(
             _QWEN3,
@@ -180,7 +181,7 @@ _SOUNDS = {
     ),
     "voxtral": _Sound(
         replace(
-            _QWEN2,
+            _UNTIED,
             text="llama",
             text_defaults={
                 "vocab_size": 131072,

@@ -19,6 +19,8 @@ from minilm.ledger.symbols import ONE, ZERO, Polynomial, symbol
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 WITH_ENCODERS = "ForConditionalGeneration"
 CAUSAL = ("ForCausalLM", "LMHeadModel", "BertGenerationDecoder", "XLMWithLMHeadModel")
+# Types of language models whose classifiers are of several tensors, which are not declared.
+_OTHER_HEADS = ("modernbert-decoder",)
 C, d = symbol("C"), symbol("d")  # classes
 
 
@@ -90,8 +92,9 @@ def with_task_head(
     body = without_head(layout)
     if architecture.endswith("Model"):
         return body
-    if architecture.endswith("ForSequenceClassification"):
-        score = Tensor("score.weight", (C, d), components.CLASSIFIER, Role.MULTIPLIED)
+    if architecture.endswith("ForSequenceClassification") and layout.family not in _OTHER_HEADS:
+        name = "classifier.weight" if layout.family == "ctrl" else "score.weight"
+        score = Tensor(name, (C, d), components.CLASSIFIER, Role.MULTIPLIED)
         return replace(
             body,
             tensors=(*body.tensors, score),
@@ -193,6 +196,12 @@ def without_cache(layout: Layout) -> Layout:
 
 
 def without_head(layout: Layout) -> Layout:
-    """The body alone."""
+    """The body alone, with the ties of its own tensors."""
     body = tuple(t for t in layout.tensors if t.component != components.LM_HEAD)
-    return replace(layout, tensors=body, ties=())
+    heads = {t.name for t in layout.tensors if t.component == components.LM_HEAD}
+    ties = tuple(
+        pair
+        for pair in layout.ties
+        if not heads & {*pair} and len({name.partition(".")[0] for name in pair}) == 1
+    )
+    return replace(layout, tensors=body, ties=ties)

@@ -315,7 +315,9 @@ _ENCODERS = {
         more=_nystromformer,
         classes=_PRE_CLASSIFIED,
     ),
-    "tapas": _encoder("tapas", context=1024, token_types=None, more=_tapas),
+    "tapas": _encoder(
+        "tapas", context=1024, token_types=None, more=_tapas, classes={"answers": ""}
+    ),
     "yoso": _encoder(
         "yoso",
         vocabulary=50265,

@@ -28,8 +28,7 @@ _MODEL = Model(
     "",
     lambda config, vision, name: (),
     inside="language_model.",
-    tied=False,
-    own_ties=True,
+    never_tied=True,
 )
 _TYPE = "vibevoice_acoustic_tokenizer_encoder"
 

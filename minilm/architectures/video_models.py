@@ -122,9 +122,10 @@ VIDEOS = {
         _QWEN3_VL, text="exaone4", vision="exaone4_5_vision", texts={}, text_defaults={}
     ),
     "glm46v": _GLM4V,
-    "glm4v": _GLM4V,
+    "glm4v": replace(_GLM4V, text_tied=False),
     "glm4v_moe": replace(
         _GLM4V,
+        text_tied=False,
         text="glm4v_moe_text",
         vision="glm4v_moe_vision",
         texts={"glm4v_moe_text": "glm4_moe", "glm4v_moe": "glm4_moe"},
@@ -137,6 +138,7 @@ VIDEOS = {
     ),
     "glm_ocr": replace(
         _GLM4V,
+        text_tied=False,
         text="glm_ocr_text",
         vision="glm_ocr_vision",
         texts={"glm_ocr_text": "glm4"},
@@ -192,11 +194,12 @@ VIDEOS = {
     ),
     "qwen2_5_vl": replace(
         _QWEN2_VL,
+        text_tied=False,
         text="qwen2_5_vl_text",
         vision="qwen2_5_vl_vision",
         texts={"qwen2_5_vl_text": "qwen2", "qwen2_5_vl": "qwen2"},
     ),
-    "qwen2_vl": _QWEN2_VL,
+    "qwen2_vl": replace(_QWEN2_VL, text_tied=False),
     "qwen3_5": replace(
         _QWEN3_VL, text="qwen3_5_text", vision="qwen3_5_vision", texts={}, text_defaults={}
     ),

@@ -13,9 +13,9 @@ from minilm.formats.checks import open_regular
 from minilm.safe_text import short_repr
 
 # The index of a model with 140,000 tensors takes 14 MB, and the header of one file of 74,000 has 600,000
-# values. A parsed value takes up to 100 bytes and a character up to four, so parsing stays within 230 MB.
+# values. A parsed value takes up to 100 bytes and a character up to four, so parsing stays within 200 MB.
 MAX_JSON_BYTES = 32_000_000
-MAX_JSON_VALUES = 1_000_000
+MAX_JSON_VALUES = 650_000
 MAX_JSON_DEPTH = 127  # serde_json's limit, with which the safetensors library reads
 
 

@@ -27,6 +27,7 @@ _SIZES = (
     *("num_hidden_layers", "num_layers", "n_layers", "n_layer", "decoder_layers"),
     *("hidden_sizes", "embed_dims", "depth_multiplier"),
     *("width_coefficient", "width_multiplier", "class_expand"),
+    *("patch_embeds_hidden_size", "upsample_initial_channel"),
 )
 
 

@@ -30,7 +30,7 @@ _GGUF_COMPONENTS = {
 # that are running means (EnCodec's, Mimi's), the decay of MiniMax's linear attention, and xIELU's constants.
 _BUFFER = re.compile(
     r"\.(rotary_emb(eddings)?\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
-    r"|masked_bias|e_score_correction_bias|exp_probs_b(\.bias)?|(moe|mlp)\.router_bias"
+    r"|relative_position_index|masked_bias|e_score_correction_bias|exp_probs_b(\.bias)?|(moe|mlp)\.router_bias"
     r"|llm\.layers\.\d+\.mlp\.gate\.bias|layer_scalar|lerope\.alpha|pos_idx_to_embed|summary_idxs"
     r"|(n|num)_points_scale|(weight|bias)_integer|(weight|fc|act)_scaling_factor|x_(min|max)|LayerNorm\.shift"
     r"|codebook\.(embed|embed_avg|embed_sum|cluster_size|cluster_usage|inited|initialized)"

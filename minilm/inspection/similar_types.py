@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from minilm.architectures import layout_of
 from minilm.architectures.model_types import MODEL_TYPES
+from minilm.architectures.task_heads import CAUSAL, class_name_of
 from minilm.errors import InputError
 from minilm.ledger.layout import Layout
+from minilm.units import counted
 
 # Of several with the same fields, the one that most models are like.
-_COMMON = ("llama", "qwen3", "qwen3_moe", "deepseek_v3", "gpt2", "gpt_neox", "bert")
+_COMMON = (
+    *("llama", "qwen3", "mixtral", "qwen3_moe", "deepseek_v3", "gpt2", "gpt_neox", "bloom", "phi"),
+    "bert",
+)
+# Of many types alike, or of few tensors.
+_SAYS_LITTLE = {"model_type", "architectures", "max_position_embeddings"}
 _FEWEST_FIELDS = 3  # of a config.json, that must matter to a declaration for it to be offered
 
 
-def similar_type(config: Mapping[str, Any]) -> str | None:
-    """The model_type to whose tensors most fields of ``config`` matter; None where few do.
+def similar_types(config: Mapping[str, Any]) -> list[str]:
+    """The model_types to whose tensors most fields of ``config`` matter, the commonest first; maybe none.
 
     A field matters if the tensors are others without it, or with another value. What a type has of its own
     and ``config`` does not give counts against it. One with a text_config is of the type that has such a
@@ -26,29 +33,49 @@ def similar_type(config: Mapping[str, Any]) -> str | None:
     text = config.get("text_config")
     if isinstance(text, Mapping):
         texts = {entry.text_of: name for name, entry in MODEL_TYPES.items() if entry.text_of}
-        return texts.get(str(text.get("model_type")))
+        found = texts.get(str(text.get("model_type")))
+        return [found] if found else []
+    fields = config.keys() - _SAYS_LITTLE
     # Of as many fields, a language model rather than an encoder or a larger model.
     others = MODEL_TYPES.keys() - set(_COMMON)
     names = [*_COMMON, *sorted(others, key=lambda name: (MODEL_TYPES[name].by_class, name))]
+    is_causal = class_name_of(config).endswith(CAUSAL)
     candidates = []
     for place, name in enumerate(names):
+        entry = MODEL_TYPES[name]
+        if entry.same_as or (is_causal and entry.by_class):
+            continue
         layout = _layout({**config, "model_type": name})
-        if layout is not None and not MODEL_TYPES[name].same_as:
+        if layout is not None:
             candidates.append((_own_sizes(layout, config), place, name, layout))
-    fields = len(config.keys() - {"model_type"})
-    best, most = None, -fields
-    for own, _, name, layout in sorted(candidates, key=lambda candidate: candidate[:2]):
-        if fields - own <= most:
+    best: list[tuple[int, str]] = []
+    most = _FEWEST_FIELDS
+    for own, place, name, layout in sorted(candidates, key=lambda candidate: candidate[:2]):
+        if len(fields) - own < most:
             break  # nor can any that follows be better
-        matter = _fields_that_matter(config, name, layout, max(most + own, _FEWEST_FIELDS - 1))
-        if matter - own > most and matter:
-            best, most = name, matter - own
-    return best
+        matter = _fields_that_matter({**config, "model_type": name}, fields, layout, most + own)
+        if matter - own > most:
+            best, most = [], matter - own
+        if matter - own == most:
+            best.append((place, name))
+    return [name for _, name in sorted(best)]
+
+
+def advice(config: Mapping[str, Any]) -> str:
+    """What to do with a config.json whose model_type is not declared, as the end of a line."""
+    similar = similar_types(config)
+    if not similar:
+        return ""
+    first, *others = similar
+    more = f", and of {counted(len(others), 'other type')}" if others else ""
+    return f"its fields are those of {first}{more}; inspect with --as {first}"
 
 
 def _own_sizes(layout: Layout, config: Mapping[str, Any]) -> int:
     """How many sizes of the type the config does not give: its experts, its latents, its defaults."""
-    given = set(_numbers(config))
+    width, heads = (layout.symbols.get(letter, 0) for letter in "dh")
+    usual = {4 * width, width // max(1, heads)}  # of the feed-forward, and of a head
+    given = {*_numbers(config), *usual}
     return sum(value not in given for value in layout.symbols.values())
 
 
@@ -62,12 +89,6 @@ def _numbers(value: object) -> Iterator[int]:
         yield value
 
 
-def advice(config: Mapping[str, Any]) -> str:
-    """What to do with a config.json whose model_type is not declared, as the end of a line."""
-    similar = similar_type(config)
-    return f"its fields are those of {similar}; inspect with --as {similar}" if similar else ""
-
-
 def check_declared(model_type: str) -> None:
     """Raise InputError where there is no such declaration."""
     if model_type not in MODEL_TYPES:
@@ -77,18 +98,21 @@ def check_declared(model_type: str) -> None:
 
 
 def _fields_that_matter(
-    config: Mapping[str, Any], model_type: str, layout: Layout, most: int
+    config: Mapping[str, Any], names: Collection[str], layout: Layout, least: int
 ) -> int:
-    """How many matter, counted until they cannot be more than ``most``: nearly all types end there soon."""
-    fields = {**config, "model_type": model_type}
-    names = config.keys() - {"model_type"}
-    matter = len(names)
+    """How many of ``names`` do, counted until they cannot be ``least``: nearly all types end there soon."""
+    matter, tensors = len(names), _tensors(layout)
     for name in names:
-        if not any(_layout(changed) != layout for changed in _changes(fields, name)):
+        if all(_tensors(_layout(changed)) == tensors for changed in _changes(config, name)):
             matter -= 1
-        if matter <= most:
+        if matter < least:
             return 0
     return matter
+
+
+def _tensors(layout: Layout | None) -> object:
+    """What a field may matter to; where attention ends matters to no tensor."""
+    return layout and (layout.tensors, layout.ties, layout.symbols)
 
 
 def _changes(fields: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:

@@ -88,7 +88,7 @@ def fits_section(fits: Sequence[Fit], cache: Mapping[str, Any] | None) -> Sectio
 
     title = "What fits"
     if not fits:
-        text = "No use of this model has a known cost."
+        text = "What a use of this model takes beside its weights is not known."
         return Section("fits", title, (Paragraph(text),), requested=True)
     first = fits[0]
     budget = (

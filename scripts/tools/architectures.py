@@ -45,10 +45,10 @@ and what a newer transformers adds.
   larger model that is declared
 - KV cache: its size, and FLOPs; "window" where some layers slide by default, "latent" and "sparse" as in
   DeepSeek's; "state" where layers keep one of constant size, whose size is told, and FLOPs without the scan;
-  "no" for encoders, whose FLOPs are told where they are a token's or a patch's. Of an encoder-decoder it is that
-  of both attentions, with as long a text in the encoder, which runs once: its FLOPs are not a token's. None are
-  told of convolutional networks, of detectors, of networks whose later layers see fewer places (Swin, PVT,
-  SegFormer, ...), of a tower alone, nor of BLT and Reformer, where they follow from the text.
+  "no" for encoders, whose FLOPs are told where they are a token's or a patch's. Of an encoder-decoder it is
+  that of both attentions, with as long a text in the encoder, which runs once: its FLOPs are not a token's.
+  None are told of convolutional networks, of detectors, of networks whose later layers see fewer places
+  (Swin, PVT, SegFormer, ...), of a tower alone, nor of BLT and Reformer, where they follow from the text.
   FLOPs are those that torch counts on transformers' model: `tests/architectures/test_flops_agreement.py`
   names the eight types of which transformers computes something that no token needs, and how much
 - GGUF: llama.cpp's name for it, whose files are checked against the declaration by the sizes in their own

@@ -26,7 +26,7 @@ _BERT_KIN = {
     "big_bird": ("BigBird", (*TEXT[:4], "{}ForMultipleChoice", "{}ForPreTraining")),
     "camembert": ("Camembert", CHOICE),
     "data2vec-text": ("Data2VecText", CHOICE),
-    "electra": ("Electra", (*TEXT, "{}ForPreTraining")),
+    "electra": ("Electra", (*CHOICE, "{}ForPreTraining")),
     "ernie": ("Ernie", BERT),
     "megatron-bert": ("MegatronBert", BERT),
     "rembert": ("RemBert", CHOICE),

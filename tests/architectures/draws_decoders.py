@@ -403,7 +403,8 @@ def _marian(random: Random) -> Config:
 
 def _trocr(random: Random) -> Config:
     config = _bart(random) | {"layernorm_embedding": random.random() < 0.5}
-    return config | {"use_learned_position_embeddings": random.random() < 0.5}
+    config |= {"use_learned_position_embeddings": random.random() < 0.5}
+    return config | {"cross_attention_hidden_size": random.choice([None, 12])}
 
 
 def _whisper(random: Random) -> Config:

@@ -6,6 +6,8 @@ random small configs and of the defaults; and of encoder-decoders the cache of a
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 from pathlib import Path
 from random import Random
@@ -18,7 +20,7 @@ import minilm
 from minilm.architectures import layout_of_class
 from minilm.costs.flops import flops_per_token
 from minilm.costs.memory import kv_cache_elements
-from minilm.errors import FormatError
+from minilm.errors import ConfigError, FormatError
 from tests.architectures.record import (
     CLASS_DRAWS,
     CLASSES,
@@ -26,6 +28,7 @@ from tests.architectures.record import (
     class_key,
     digest,
     drawn_class,
+    tied_names,
 )
 
 transformers = pytest.importorskip(
@@ -92,6 +95,33 @@ def test_random_configs_agree_name_by_name(model_type: str) -> None:
     for seed in range(max(NUM_DRAWS, 3 * len(classes))):
         config = {"model_type": model_type} | draw(Random(seed))
         assert_class_agrees(classes[seed % len(classes)], config)
+
+
+# Whatever their text_config says, transformers ties OPT, and T5, whose published files are not tied.
+OTHER_TIES = {"blip-2", "instructblip", "instructblipvideo"}
+JOINT = [
+    each
+    for each in CLASSES
+    if isinstance(drawn_class(*each).get("text_config"), dict) and each[0] not in OTHER_TIES
+]
+
+
+@pytest.mark.parametrize(("model_type", "class_name"), JOINT)
+def test_both_places_of_a_tie_mean_what_they_mean_there(model_type: str, class_name: str) -> None:
+    for whole, text in itertools.product((None, True, False), repeat=2):
+        config = drawn_class(model_type, class_name)
+        for part, tied in ((config, whole), (config["text_config"], text)):
+            part.pop("tie_word_embeddings", None)
+            if tied is not None:
+                part["tie_word_embeddings"] = tied
+        try:
+            layout = layout_of_class(config)
+        except ConfigError:
+            continue
+        model = build_class(class_name, copy.deepcopy(config))
+        if layout is not None:
+            assert layout.count() == model.num_parameters(), (whole, text)
+            assert tied_names(layout.ties) == ties(model), (whole, text)
 
 
 @pytest.mark.parametrize(("model_type", "class_name"), CLASSES)

