@@ -6,10 +6,14 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from minilm.architectures.overview import Overview, overviews
-from minilm.cli.entry import DONE, parse_arguments, run_command
+from minilm.cli.entry import DONE, option, parse_arguments, run_command
 from minilm.cli.operation_options import Json
+from minilm.errors import InputError
 
 TITLES = Overview("model_type", "counted", "KV cache", "GGUF", "runs", "the same as")
 
@@ -23,6 +27,8 @@ class Arguments:
     they are held against the declaration; runs: minilm trains and exports it, or imports it.
     """
 
+    name: Annotated[tuple[str, ...], tyro.conf.Positional, option("NAME")] = ()
+    """Only types with one of these in their names, or in those of GGUF: qwen."""
     json: Json = False
 
 
@@ -33,7 +39,12 @@ def main(arguments: Sequence[str] | None = None, program: str = "minilm architec
 
 
 def _run(options: Arguments) -> int:
-    rows = overviews()
+    rows = [row for row in overviews() if _is_named(row, options.name)]
+    if not rows:
+        names = " or ".join(map(repr, options.name))
+        raise InputError(
+            "NAME", f"{names}, which no declared type has in it", "a part of a model_type"
+        )
     if options.json:
         print(json.dumps([row._asdict() for row in rows], indent=2))
         return DONE
@@ -43,3 +54,8 @@ def _run(options: Arguments) -> int:
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         )
     return DONE
+
+
+def _is_named(row: Overview, parts: Sequence[str]) -> bool:
+    names = f"{row.model_type} {row.gguf}".lower()
+    return not parts or any(part.lower() in names for part in parts)

@@ -61,8 +61,8 @@ and what a newer transformers adds.
   table, are counted by name
 - runs: minilm loads, trains and exports it; "imports": it loads it
 
-| model_type | counted | KV cache | GGUF | runs |
-|---|---|---|---|---|
+| model_type | counted | KV cache | GGUF | runs | the same as |
+|---|---|---|---|---|---|
 """
 TAIL = """
 GGUF files of these architectures of llama.cpp, of the 126 that gguf 0.19 names, are counted by name:
@@ -83,7 +83,7 @@ def page() -> str:
 
 def row(overview: Overview) -> str:
     """A line of the table."""
-    return f"| {' | '.join(overview[:5])} |\n"
+    return f"| {' | '.join(overview)} |\n"
 
 
 if __name__ == "__main__":

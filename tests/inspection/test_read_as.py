@@ -9,6 +9,7 @@ import pytest
 
 import minilm
 from minilm.architectures import layout_of
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.overview import overviews
 from minilm.cli.architectures import main as list_architectures
 from minilm.cli.inspect import main
@@ -189,6 +190,12 @@ def test_every_type_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
         "as",
     ]
     assert [line.split()[0] for line in lines] == [each.model_type for each in overviews()]
+    assert list_architectures(["Qwen2", "falcon-h1"]) == 0
+    named = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert {"qwen2", "qwen2_moe", "falcon_h1"} <= {*named} < {*MODEL_TYPES}
+    assert "llama" not in named
+    assert list_architectures(["lama-9"]) == 2
+    assert "which no declared type has in it" in capsys.readouterr().err
     assert list_architectures(["--json"]) == 0
     (llama,) = [
         each for each in json.loads(capsys.readouterr().out) if each["model_type"] == "llama"
