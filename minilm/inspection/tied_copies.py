@@ -45,6 +45,7 @@ _TIES = {
         ),
     ),
 }
+_HEADS = ("entity_predictions.", "lm_head.", "unembedding_projection.")
 _TWO_MODELS = "EncoderDecoderModel"  # transformers' pair of an encoder and a language model
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _MAYBE_HEADED = (*_HEADED, "ForMaskedLM")
@@ -68,10 +69,15 @@ def with_copied_head(header: Header, config: Mapping[str, Any]) -> Header:
 
 
 def _ties_of_type(header: Header, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What else the type ties, where the file has the second of a pair and not the first."""
+    """What else the type ties, where the file has the second of a pair and not the first.
+
+    Heads are those of classes that have one.
+    """
     names = {tensor.name for tensor in header.tensors}
+    model = class_name_of(config)
+    has_heads = not model or model.endswith(_MAYBE_HEADED)
     for name, original in _TIES.get(str(config.get("model_type")), ()):
-        if original in names and name not in names:
+        if original in names and name not in names and (has_heads or not name.startswith(_HEADS)):
             yield name, original
 
 

@@ -49,6 +49,7 @@ and what a newer transformers adds.
   that of both attentions, with as long a text in the encoder, which runs once: its FLOPs are not a token's.
   None are told of convolutional networks, of detectors, of networks whose later layers see fewer places
   (Swin, PVT, SegFormer, ...), of a tower alone, nor of BLT and Reformer, where they follow from the text.
+  DeBERTa's are without its relative attention.
   FLOPs are those that torch counts on transformers' model: `tests/architectures/test_flops_agreement.py`
   names the eight types of which transformers computes something that no token needs, and how much
 - GGUF: llama.cpp's name for it, whose files are checked against the declaration by the sizes in their own

@@ -117,7 +117,6 @@ def test_gemma4_with_towers_is_verified(
 
 def test_published_sizes_by_transformers(transformers: Any) -> None:
     text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}
-    model = layout_of({"model_type": "gemma3", "text_config": text, "vision_config": {}})
     vision = {
         "hidden_size": 1152,
         "image_size": 896,
@@ -126,12 +125,26 @@ def test_published_sizes_by_transformers(transformers: Any) -> None:
         "num_hidden_layers": 27,
         "patch_size": 14,
     }
+    model = layout_of({"model_type": "gemma3", "text_config": text, "vision_config": vision})
     with torch.device("meta"):
         config = transformers.AutoConfig.for_model("gemma3", text_config=text, vision_config=vision)
         module = transformers.AutoModelForImageTextToText.from_config(config)
     assert model.count() == sum(p.numel() for p in module.parameters()) == 4_315_317_824
     names = {tensor.name for tensor in model.named_tensors()}
     assert "vision_tower.vision_model.encoder.layers.26.mlp.fc2.bias" in names  # as published
+
+
+@pytest.mark.parametrize("vision", [{}, {"hidden_size": 96}])
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_a_config_leaves_out_is_as_transformers_has_it(
+    transformers: Any, vision: dict[str, Any], tied: bool
+) -> None:
+    fields = {"vision_config": vision, "tie_word_embeddings": tied}
+    with torch.device("meta"):
+        config = transformers.AutoConfig.for_model("gemma3", **fields)
+        module = transformers.AutoModelForImageTextToText.from_config(config)
+    layout = layout_of({"model_type": "gemma3", **fields})
+    assert layout.count() == sum(p.numel() for p in module.parameters())
 
 
 def test_an_image_costs_no_token_anything() -> None:

@@ -312,7 +312,6 @@ def wrong(model_type: str, **fields: Any) -> Config:
         (wrong("gemma3_text", sliding_window_pattern=0), "sliding_window_pattern"),
         (wrong("gemma3_text", sliding_window=1.5), "sliding_window"),
         (wrong("smollm3", use_sliding_window=True, no_rope_layers=[1]), "no_rope_layers"),
-        (wrong("deepseek_v2"), "num_experts_per_tok"),
         (wrong("deepseek_v3", num_nextn_predict_layers=10**9), "num_nextn_predict_layers"),
         (wrong("deepseek_v3", num_nextn_predict_layers=9_000), "n_routed_experts"),
         (wrong("deepseek_v3", first_k_dense_replace=True), "first_k_dense_replace"),

@@ -199,12 +199,18 @@ def test_other_ties_of_a_type(tmp_path: Path) -> None:
         ("lm_head.bias", "lm_head.decoder.bias"),
         ("entity_predictions.decoder.weight", table),
     )
+    classes = ["LukeForSequenceClassification"]
+    report = minilm.inspect(write(tmp_path, values, model_type="luke", architectures=classes))
+    assert report.tied == (), "a class without a head"
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "model.layers.0.layer_scalar",
+        "codec.quantizer.layers.0.codebook.embed_avg",
+        "model.layers.0.self_attn.slope_rate",
+        "layers.0.attention.self.relative_position_index",
         "model.layers.0.moe.router_bias",
         "model.llm.layers.0.mlp.gate.bias",
         "embeddings.word_embeddings.weight_integer",

@@ -62,6 +62,7 @@ def test_a_run_folder_holds_what_is_documented(auto_run: Path, text_file: Path) 
         *("stopped_because", "parameters", "device", "dtype", "tokens_per_second", "data"),
         *("model_flops_utilisation", "peak_flops", "energy_joules", "loss_spikes"),
         *("minilm", "torch", "seed", "val_dtype", "best_val_tokens", "best_step", "date"),
+        "tuned",
     }
     assert set(summary["data"]) == {"source", "bytes", "sha256", "train_tokens", "val_tokens"}
 
