@@ -26,6 +26,7 @@ from scripts import check_dependencies  # noqa: E402
 check_dependencies()
 
 from minilm import files  # noqa: E402
+from minilm.units import counted  # noqa: E402
 from scripts.benchmarks.runs import FIXED  # noqa: E402
 from scripts.benchmarks.training import MOST_PARAMETERS, PEER_BATCH, REACH  # noqa: E402
 from scripts.benchmarks.training import SHAPES as BENCH_SHAPES  # noqa: E402
@@ -145,7 +146,11 @@ def default_text(figures: dict[str, Any]) -> str:
     commands = "".join(
         f"    python {_complete(command)}\n" for command in part["commands"].values()
     )
-    return "\n".join(lines) + f"\n\n{commands}    python {part['peer_command']}\n"
+    runs = counted(len(part["runs"]["peer"]), "run")
+    return (
+        "\n".join(lines)
+        + f"\n\n{runs} of each, by:\n\n{commands}    python {part['peer_command']}\n"
+    )
 
 
 def rates(figures: dict[str, Any]) -> str:
@@ -251,7 +256,7 @@ def comparison(figures: dict[str, Any]) -> str:
         f"| Whole process to {part['target']} nats a character, 2-core CPU | {reach['seconds']:.0f} s, "
         f"{reach['parameters']:,.0f} parameters | {peer['seconds']:.0f} s, to {peer['loss']:.3f} |\n"
         f"| Loss after those {peer['seconds']:.0f} s | {best['loss']:.3f} | {peer['loss']:.3f} |\n"
-        f"| Tokens a second, same shape, batch and optimizer, float32 "
+        f"| Tokens a second, same shape, batch and optimizer, each in its own dtype "
         f"| {rate['medians']['minilm']['rate']:,.0f} | {rate['medians']['peer']['rate']:,.0f} |\n"
     )
 

@@ -71,7 +71,7 @@ def show_only(page: Path, section: str) -> None:
 
 def screenshot(page: Path, picture: Path, *, width: int, height: int) -> None:
     """Write a picture of a page, where there is a Chromium to open it."""
-    chromium = shutil.which("chromium")
+    chromium = shutil.which("chromium") or shutil.which("chromium-headless-shell")
     if chromium is None:
         print(f"no chromium on PATH: {picture} stays as it is", file=sys.stderr)
         return
