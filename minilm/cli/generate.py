@@ -127,7 +127,8 @@ def _run(options: Arguments) -> int:
         dtype = choose_generation_dtype(options.dtype, device, parameters)
         tune = options.tune == "auto"
         if tune and options.dtype == "auto":
-            dtype = fastest_dtype(model, dtype, max(1, len(options.prompt)))
+            texts = 1 if options.chat else max(1, len(options.prompt))
+            dtype = fastest_dtype(model, dtype, texts)
         decoder = make_decoder(model.to(dtype), compiled=options.compile == "on", tune=tune)
         if options.chat:
             return _chat(run, decoder, tokenizer, options, sampling)

@@ -22,12 +22,13 @@ ATTENTION = ("explicit", "fused")
 # A shorter run ends before timing has paid for itself.
 FROM_FLOPS = 1e12
 LARGEST_SHARE = 0.02  # of the run's passes through a block
+MOST_FLOPS = 5e11  # some seconds: a wider block is products, for which the rule is right
 
 
 def measuring_pays(flops: float, tokens: float, layers: int) -> bool:
     """Whether timing is short beside a run of so many FLOPs, and ``tokens`` through so many layers."""
-    timed = 2 * len(ATTENTION) * ROUNDS * MOST_TOKENS
-    return flops >= FROM_FLOPS and timed <= LARGEST_SHARE * tokens * layers
+    share = 2 * len(ATTENTION) * ROUNDS * MOST_TOKENS / (tokens * layers)
+    return flops >= FROM_FLOPS and share <= LARGEST_SHARE and share * flops <= MOST_FLOPS
 
 
 def measured(

@@ -100,6 +100,7 @@ def test_only_a_long_run_is_measured() -> None:
     assert measuring_pays(1e13, 1.2e6, 4)  # nano
     assert not measuring_pays(1e11, 1e5, 2)
     assert not measuring_pays(1e13, 1e5, 4), "wide, and of few tokens"
+    assert not measuring_pays(6 * 1e8 * 1e9, 1e9, 12), "a block of 8M, timed for too long"
 
 
 def test_a_run_is_as_measured_and_says_so(
