@@ -69,11 +69,11 @@ class ForwardPass:
         """explicit: two products around a softmax; math: torch's equivalent; fused: one kernel."""
         if self.device != "cpu":
             return "fused"
-        if self.context <= EXPLICIT_UP_TO[self.dtype]:
+        if self.config.dropout or self.context <= EXPLICIT_UP_TO[self.dtype]:
             return "explicit"
-        # The CPU's fused kernel has no dropout, and rejects RoPE's memory layout for heads of width 2.
+        # The CPU's fused kernel rejects RoPE's memory layout for heads of width 2.
         is_pair = self.config.head_dim == 2 and self.queries_by_head and not self.config.qk_norm
-        return "math" if self.config.dropout or is_pair else "fused"
+        return "math" if is_pair else "fused"
 
     def casts(self, component: str, layers: Polynomial) -> Polynomial:
         """How many 16-bit copies of a matrix of ``component`` the blocks of ``layers`` save.

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minilm.config import ModelConfig
+from minilm.model.dropout import dropout as dropped
 from minilm.model.kv_cache import BlockKVCache, Positions
 from minilm.model.layers import Linear, make_norm
 from minilm.model.rope import rotate
@@ -61,7 +62,7 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         visible = None if positions is None or positions.first else positions.mask
         if cache is None or positions is None or positions.first:
-            is_explicit = explicit_is_faster(query, self.longest_explicit)
+            is_explicit = explicit_is_faster(query, self.longest_explicit, dropout)
             attend = explicit_attention if is_explicit else fused_attention
             attended = attend(
                 query, key, value, window=self.window, dropout=dropout, visible=visible
@@ -119,13 +120,16 @@ def without_plans(device: torch.device) -> AbstractContextManager[None]:
     return sdpa_kernel(list(kernels))
 
 
-def explicit_is_faster(query: Tensor, longest: int | None = None) -> bool:
+def explicit_is_faster(query: Tensor, longest: int | None = None, dropout: float = 0.0) -> bool:
     """Whether `explicit_attention` is faster for (b, h, t, k): up to ``longest``, None: by rule.
 
-    Only in training on a CPU; elsewhere, and without gradients, the fused kernel wins or ties.
+    Only in training on a CPU; elsewhere, and without gradients, the fused kernel wins or ties. That of a CPU
+    has no dropout: torch then does the same as here, with masks that it draws slowly.
     """
     if query.device.type != "cpu" or not torch.is_grad_enabled():
         return False
+    if dropout:
+        return True
     return query.shape[2] <= (longest_explicit(query.dtype) if longest is None else longest)
 
 
@@ -179,7 +183,7 @@ def explicit_attention(
     query, key, value = (rearrange(x, "b h t k -> (b h) t k") for x in (query, key, value))
     # baddbmm scales the product and adds the mask in the same pass.
     scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=k**-0.5)
-    weights = F.dropout(scores.softmax(dim=-1), dropout)
+    weights = dropped(scores.softmax(dim=-1), dropout)
     return rearrange(torch.bmm(weights, value), "(b h) t k -> b h t k", b=b, h=h)
 
 

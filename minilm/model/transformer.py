@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from minilm.config import ModelConfig
 from minilm.model.attention import Attention, Rotation
 from minilm.model.chunked_loss import IGNORED, chunked_loss, is_chunked
+from minilm.model.dropout import Dropout
 from minilm.model.initialization import initialize
 from minilm.model.kv_cache import BlockKVCache, KVCache, Positions
 from minilm.model.layers import CausalConvolution, EmbeddingTable, FeedForward, LMHead, make_norm
@@ -69,7 +70,7 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.feed_forward_norm = make_norm(config.d_model, config)
         self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.parallel = config.parallel_residual
 
     def forward(
@@ -105,7 +106,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = Embedding(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         # Each block once, though several layers may run it.
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.final_norm = make_norm(config.d_model, config)

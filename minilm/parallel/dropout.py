@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from minilm.model.dropout import noise
+
 
 class RowsOfDropout(TorchFunctionMode):
     """Within it, dropout of ``rows`` of a batch of ``total`` is that of these rows in the whole batch.
@@ -53,11 +55,18 @@ class RowsOfDropout(TorchFunctionMode):
     ) -> Any:
         """Dropout is computed here, and attention with it from its parts; all else as it is."""
         kwargs = kwargs or {}
+        if function is torch.ops.minilm.dropout_noise.default:
+            return self._noise(*args)
         if function is F.dropout:
             return self._dropout(*args, **kwargs)
         if function is F.scaled_dot_product_attention and kwargs.get("dropout_p"):
             return self._attention(*args, **kwargs)
         return function(*args, **kwargs)
+
+    def _noise(self, x: Tensor, probability: float) -> Tensor:
+        per_row = x.shape[0] // (self._rows.stop - self._rows.start)
+        whole = x[:1].expand(per_row * self._total, *x.shape[1:])
+        return noise(whole, probability)[self._rows.start * per_row : self._rows.stop * per_row]
 
     def _dropout(
         self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False

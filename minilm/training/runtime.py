@@ -22,6 +22,7 @@ from minilm.costs.flops import flops_per_token
 from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
 from minilm.model.device import choose_device, choose_dtype
+from minilm.model.dropout import Dropout
 from minilm.model.transformer import Transformer
 from minilm.parallel.dropout import RowsOfDropout
 from minilm.parallel.process_group import world
@@ -100,7 +101,7 @@ class Runtime:
         if self.activation_checkpointing:
             # Several processes drop again within a context, which torch's compiler does not take.
             context: dict[str, Any] = {}
-            drops = any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules())
+            drops = any(isinstance(part, Dropout) and part.probability for part in model.modules())
             if drops and world().is_parallel:
                 context["context_fn"] = RowsOfDropout.recomputation
             for block in model.blocks:

@@ -24,6 +24,7 @@ from minilm.architectures.adapter_map import HEAD, adapted_shapes
 from minilm.config.lora import LoraConfig
 from minilm.errors import InputError
 from minilm.ledger.layout_changes import FACTORS, MAGNITUDE
+from minilm.model.dropout import Dropout
 from minilm.model.layers import Linear
 from minilm.model.transformer import Transformer
 from minilm.transforms.quantize import QuantizedLinear, dequantized_layer
@@ -51,7 +52,7 @@ class LoRALinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.base = base.requires_grad_(False)
         self.config, self.name, self.strength = lora, name, 1.0
-        self.dropout = nn.Dropout(lora.dropout)
+        self.dropout = Dropout(lora.dropout)
         device = next(itertools.chain(base.parameters(), base.buffers())).device
         with device:
             self.lora_A = Linear(self.in_features, lora.rank, bias=False, dtype=torch.float32)
