@@ -36,8 +36,8 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     return x * noise(x.detach(), probability)
 
 
-# An operator of its own: torch's compiler would draw the numbers otherwise, and slower. The tag keeps it from
-# drawing them a second time in the backward pass.
+# An operator of its own: torch's compiler would draw the numbers otherwise, and slower. The tag says that two
+# calls differ.
 @torch.library.custom_op(
     "minilm::dropout_noise", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,)
 )

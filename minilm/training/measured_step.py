@@ -48,6 +48,8 @@ def measured(
         ways: dict[str, tuple[torch.dtype, str]] = {}
         for each in dtypes:
             names = ATTENTION if length <= longest_explicit(each) else ATTENTION[::-1]
+            if model.dropout:
+                names = ATTENTION[:1]  # as it is then, whatever the length
             ways |= {f"{_name(each)}, {attention}": (each, attention) for attention in names}
         shape = (
             f"a block of {model.d_model} ({model.num_heads} heads of {model.head_dim}, "

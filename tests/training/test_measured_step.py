@@ -1,6 +1,7 @@
 """How a step computes on a CPU: measured where it pays, recorded, the same again in a resumed run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ def test_each_dtype_and_attention_is_timed_the_rule_first(choices: Choices) -> N
     long = ModelConfig(vocab_size=65, context_length=256, num_layers=1, d_model=16, num_heads=2)
     measured(TrainConfig(batch_size=2), long, 256, torch.float32)
     assert choices.questions[2][:2] == ["float32, fused", "float32, explicit"]
+    choices.name = "bfloat16, explicit"
+    measured(TrainConfig(batch_size=2), replace(long, dropout=0.1), 256, torch.float32)
+    assert choices.questions[3] == ["float32, explicit", "bfloat16, explicit"], "dropout"
 
 
 @pytest.mark.parametrize("attention", ["explicit", "fused"])
@@ -104,10 +108,15 @@ def test_only_a_long_run_is_measured() -> None:
 
 
 def test_a_run_is_as_measured_and_says_so(
-    choices: Choices, text_file: Path, cache: Path, tmp_path: Path
+    choices: Choices,
+    text_file: Path,
+    cache: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     options: dict[str, Any] = {"data": str(text_file), "tokenizer": "byte", "cache": cache}
     train(run_dir=tmp_path / "run", model=TINY_MODEL, settings=AUTO, **options)
+    assert "slower" not in caplog.text, "its samples are by the fast decoder"
     tuned = {"dtype": "bfloat16", "attention": "fused"}
     summary = run_files.read_summary(tmp_path / "run")
     assert (summary["dtype"], summary["tuned"]) == ("bfloat16", tuned)
