@@ -1,7 +1,7 @@
 """Dropout (Srivastava et al. 2014), with masks that a CPU draws fast.
 
-torch draws a number for each element on one thread, which takes as long as the rest of a training step with 256
-tokens. Here one number of the same generator decides on four elements, with 16 bits each.
+torch draws a number for each element on one thread, which takes as long as the rest of a training step with
+256 tokens. Here one number of the same generator decides on four elements, with 16 bits each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def dropout(x: Tensor, probability: float) -> Tensor:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, probability)
-    return x * noise(x.detach(), probability)
+    mask: Tensor = noise(x.detach(), probability)
+    return x * mask
 
 
 # An operator of its own: torch's compiler would draw the numbers otherwise, and slower. The tag says that two

@@ -66,7 +66,8 @@ class RowsOfDropout(TorchFunctionMode):
     def _noise(self, x: Tensor, probability: float) -> Tensor:
         per_row = x.shape[0] // (self._rows.stop - self._rows.start)
         whole = x[:1].expand(per_row * self._total, *x.shape[1:])
-        return noise(whole, probability)[self._rows.start * per_row : self._rows.stop * per_row]
+        mask: Tensor = noise(whole, probability)
+        return mask[self._rows.start * per_row : self._rows.stop * per_row]
 
     def _dropout(
         self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False

@@ -47,9 +47,10 @@ def measured(
         x = torch.randn(rows, length, model.d_model)
         ways: dict[str, tuple[torch.dtype, str]] = {}
         for each in dtypes:
-            names = ATTENTION if length <= longest_explicit(each) else ATTENTION[::-1]
+            is_explicit = model.dropout > 0 or length <= longest_explicit(each)
+            names = list(ATTENTION if is_explicit else reversed(ATTENTION))
             if model.dropout:
-                names = ATTENTION[:1]  # as it is then, whatever the length
+                names.remove("fused")  # which has none
             ways |= {f"{_name(each)}, {attention}": (each, attention) for attention in names}
         shape = (
             f"a block of {model.d_model} ({model.num_heads} heads of {model.head_dim}, "
