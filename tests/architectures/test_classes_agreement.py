@@ -309,3 +309,24 @@ def test_the_encoder_s_share_is_noted(tmp_path: Path) -> None:
     assert report.parameters.total == 60_506_624  # t5-small
     note = "FLOPs are a token's in the decoder; the encoder, 18,881,280 parameters, runs once"
     assert note in report.notes
+
+
+@pytest.mark.parametrize("class_name", ["MvpModel", "MvpForConditionalGeneration"])
+def test_prompts_of_mvp_are_counted(class_name: str) -> None:
+    """Version 5 of transformers forgets the encoder's, which version 4 had and its files hold."""
+    sizes = {"d_model": 12, "encoder_layers": 3, "decoder_layers": 2, "vocab_size": 50}
+    prompts = {"use_prompt": True, "prompt_length": 5, "prompt_mid_dim": 7, "pad_token_id": 0}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = {"model_type": "mvp", **sizes, **prompts, **heads}
+    model = build_class(class_name, config)
+    body = model if class_name == "MvpModel" else model.model
+    with torch.device("meta"):
+        body.encoder = transformers.models.mvp.modeling_mvp.MvpEncoder(
+            model.config, use_prompt=True
+        )
+        body.encoder.embed_tokens = body.shared
+    declared = layout_of_class(config | {"architectures": [class_name]})
+    assert declared is not None
+    assert_agrees(model, declared)
+    names = {tensor.name.split(".prompt_")[0] for tensor in declared.tensors}
+    assert sum(name.endswith("_attn_prompt") for name in names) == 3
