@@ -42,7 +42,8 @@ class _Encoder(Defaults):
 
     ``layer`` names query, key, value, output, their norm, feed-forward up and down, and its norm.
     ``fields`` are the names for BERT's. ``more`` are the tensors beyond those. ``head`` are the dense map
-    and the norm in front of the table, which has its bias under ``bias`` and, not tied, its name ``out``.
+    and the norm in front of the table, which has its bias under ``bias`` and, not tied, its name ``out``;
+    with no such name it always multiplies by the table.
     """
 
     prefix: str
@@ -83,7 +84,10 @@ def _encoder(prefix: str, **others: Any) -> _Encoder:
 
 def layout(config: Config) -> Layout:
     """The tensors of a class of these types for a config.json."""
-    return _layout(config, _ENCODERS[config["model_type"]])
+    encoder = _ENCODERS[config["model_type"]]
+    if encoder.prefix == "deberta" and not flag(config, "legacy", True):
+        encoder = replace(encoder, **_OWN_DEBERTA_HEAD)
+    return _layout(config, encoder)
 
 
 def _layout(config: Config, encoder: _Encoder) -> Layout:
@@ -104,7 +108,7 @@ def _layout(config: Config, encoder: _Encoder) -> Layout:
     prefix = f"{encoder.prefix}."
     table = f"{prefix}embeddings.word_embeddings.weight"
     tied = flag(config, "tie_word_embeddings", encoder.tied)
-    ties = [(f"{encoder.out}.weight", table)]
+    ties = [(f"{encoder.out}.weight", table)] if encoder.out else []
     if encoder.adds_twice:
         ties.append((f"{encoder.out}.bias", encoder.bias))
     result = Layout(
@@ -149,7 +153,7 @@ def _count(config: Config, name: str, default: int) -> Polynomial:
 
 
 def _head(encoder: _Encoder, *, tied: bool) -> Tensors:
-    head = masked_head(encoder.head, encoder.out, encoder.bias, tied=tied)
+    head = masked_head(encoder.head, encoder.out, encoder.bias, tied=tied or not encoder.out)
     return head if encoder.adds_twice else tuple(t for t in head if t.name != f"{encoder.out}.bias")
 
 
@@ -227,6 +231,13 @@ _DISTILBERT_LAYER = (
 )
 _DEBERTA_CLASSES = {"pooler": "", "pooler_outside": True}
 _DEBERTA: dict[str, Any] = {"token_types": 0, "classes": _DEBERTA_CLASSES}
+# Of the model's own repository, which transformers has for ``legacy: false``.
+_OWN_DEBERTA_HEAD: dict[str, Any] = {
+    "head": ("lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm"),
+    "out": "",
+    "bias": "lm_predictions.lm_head.bias",
+    "adds_twice": False,
+}
 _ENCODERS = {
     "deberta": _encoder(
         "deberta",

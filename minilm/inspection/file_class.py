@@ -16,6 +16,7 @@ from minilm.formats.header import Header
 from minilm.inspection.names import current_name, is_buffer
 from minilm.inspection.target import Target
 from minilm.ledger.layout import Layout
+from minilm.safe_text import short_repr
 
 _CLASSES = (
     *("ForPreTraining", "ForMaskedLM", "ForConditionalGeneration", "Model", "EncoderModel"),
@@ -26,7 +27,10 @@ _CLASSES = (
 
 
 def as_class_of_file(target: Target, header: Header) -> Target:
-    """``target`` as the class whose tensors ``header`` has, with a note; as it is where there is none."""
+    """``target`` as the class whose tensors ``header`` has, with a note; as it is where there is none.
+
+    Where config.json names none either, and a tensor is of none, no class is declared that it could be of.
+    """
     entry = MODEL_TYPES.get(target.architecture)
     named = class_name_of(target.hugging_face)
     if target.layout is None or entry is None:
@@ -43,18 +47,26 @@ def as_class_of_file(target: Target, header: Header) -> Target:
         return replace(
             target, layout=layout, notes=(*target.notes, *_frozen_note(layout, target.layout))
         )
+    known = _names(target.layout)
     for other in _CLASSES:
         config = {**target.hugging_face, "architectures": [other]}
         try:
             whole = layout_of_class(config)
         except ConfigError:
             continue
-        layout = _in_file(whole, names) if whole is not None else None
-        if whole is not None and layout is not None:
+        if whole is None:
+            continue
+        known |= _names(whole)
+        layout = _in_file(whole, names)
+        if layout is not None:
             note = f"the file is that of a class {other}; config.json names {named or 'none'}"
             notes = target.notes if named else ()  # what was assumed without the file
             notes = (*notes, note, *_frozen_note(layout, whole))
             return replace(target, layout=layout, notes=notes)
+    others = sorted(names - known)
+    if others and not named:
+        reason = f"{short_repr(others[0])} is of none of its declared classes"
+        return replace(target, layout=None, undeclared=reason, notes=())
     return target
 
 
@@ -75,6 +87,11 @@ def _frozen_note(layout: Layout, whole: Layout) -> tuple[str, ...]:
 
 def _is_of(layout: Layout, names: Set[str]) -> bool:
     """Whether a file with these names, which may hold tied tensors twice, is of this layout."""
-    copies = {head for head, _ in layout.ties}
-    buffers = {tensor.name for tensor in layout.named_tensors(layout.buffers)}
-    return {tensor.name for tensor in layout.named_tensors()} == names - copies - buffers
+    own = {tensor.name for tensor in layout.named_tensors()}
+    return own == names - (_names(layout) - own)
+
+
+def _names(layout: Layout) -> set[str]:
+    """Of its tensors, of copies of tied ones, and of its buffers."""
+    tensors = (*layout.named_tensors(), *layout.named_tensors(layout.buffers))
+    return {tensor.name for tensor in tensors} | {head for head, _ in layout.ties}

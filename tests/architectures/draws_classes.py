@@ -93,6 +93,7 @@ def _deberta(random: Random) -> Config:
         max_relative_positions=random.choice([-1, 7]),
         talking_head=_flag(random),
         position_biased_input=_flag(random),
+        legacy=_flag(random),
     )
 
 

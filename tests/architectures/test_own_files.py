@@ -36,3 +36,47 @@ def test_a_folder_of_the_declared_tensors_is_verified(
     assert report.verified
     if not any("config.json gives no sizes" in note for note in report.notes):
         assert report.witnesses.formula == report.parameters.total == layout.count()
+
+
+DEBERTA = {"model_type": "deberta-v2", "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1}
+DEBERTA |= {"num_attention_heads": 2, "intermediate_size": 12, "type_vocab_size": 0}
+
+
+def _deberta_tensors() -> dict[str, Any]:
+    """Those of DeBERTa v3's published files: its repository's head, and one that no class has."""
+    config = DEBERTA | {"legacy": False, "architectures": ["DebertaV2ForMaskedLM"]}
+    layout = layout_of_class(config)
+    assert layout is not None
+    tensors = {t.name: np.zeros(t.shape, np.float32) for t in layout.named_tensors()}
+    return tensors | {"mask_predictions.dense.weight": np.zeros((8, 8), np.float32)}
+
+
+def test_a_file_of_no_declared_class_is_counted_from_itself(tmp_path: Path) -> None:
+    tensors = _deberta_tensors()
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(DEBERTA))
+    report = minilm.inspect(tmp_path)
+    assert report.mismatches == ()
+    assert report.witnesses.formula is None
+    assert report.parameters.total == sum(values.size for values in tensors.values())
+
+
+def test_of_a_class_that_is_named_each_tensor_is_asked_for(tmp_path: Path) -> None:
+    save_file(_deberta_tensors(), tmp_path / "model.safetensors", {"format": "pt"})
+    config = DEBERTA | {"architectures": ["DebertaV2ForMaskedLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    report = minilm.inspect(tmp_path)
+    assert not report.verified
+    assert any("cls.predictions.bias" in line for line in report.mismatches)
+
+
+def test_a_tensor_that_is_missing_is_told_where_no_class_is_named(tmp_path: Path) -> None:
+    config = DEBERTA | {"legacy": False}
+    tensors = _deberta_tensors()
+    del tensors["mask_predictions.dense.weight"]
+    del tensors["deberta.encoder.layer.0.output.dense.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    report = minilm.inspect(tmp_path)
+    assert not report.verified
+    assert [line for line in report.mismatches if "output.dense.weight" in line]
