@@ -30,6 +30,8 @@ from minilm.model.ngrams import ngram_rows
 from minilm.model.rope import rotate
 from minilm.model.transformer import Block, Transformer
 
+CACHE_BYTES = 2**27  # more than a processor's caches hold
+
 
 class FastDecoder:
     """Tokens (b, t) after those of a cache, which are added to it -> logits (b, V) of the next token."""
@@ -98,23 +100,36 @@ class FastDecoder:
         return logits
 
     def _choose_products(self, rows: int) -> None:
-        """Whether products of so many rows are split, for each shape of a matrix."""
+        """Whether products of so many rows are split, for each shape of a matrix.
+
+        Each shape is timed after the model's other matrices, which leave of it in the processor's caches what
+        they do when a text is generated. A matrix that is read from memory gains most by parts.
+        """
         by_shape: dict[torch.Size, list[SplitLinear]] = {}
         for product in self._products():
             by_shape.setdefault(product.weight.shape, []).append(product)
+        every = list(self._products())
         for shape, products in by_shape.items():
             if not products[0].counts or products[0].is_chosen(rows):
                 continue
             x = torch.ones(rows, shape[1], dtype=self._dtype)
-            size = f"{rows} x {shape[1]} by {shape[1]} x {shape[0]}, {len(products)} matrices"
+            size = (
+                f"{rows} x {shape[1]} by {shape[1]} x {shape[0]}, {len(products)} matrices of {len(every)}, "
+                f"{sum(each.weight.nbytes for each in every):,} bytes"
+            )
+            others = _first([each for each in every if each.weight.shape != shape], CACHE_BYTES)
 
             def run(parts: int, x: Tensor = x, products: list[SplitLinear] = products) -> None:
                 for each in products:
                     each.computed(x, parts)
 
+            def read(others: list[SplitLinear] = others) -> None:
+                for each in others:
+                    each.weight.sum()
+
             names = {"linear": 1} | {f"{parts} parts": parts for parts in products[0].counts}
             ways = [(name, partial(run, parts)) for name, parts in names.items()]
-            parts = names[choose(f"{size}, {self._dtype}", ways)]
+            parts = names[choose(f"{size}, {self._dtype}", ways, read)]
             for product in products:
                 product.choose(rows, parts)
 
@@ -175,6 +190,16 @@ class FastDecoder:
         return x
 
 
+def _first(products: list[SplitLinear], size: int) -> list[SplitLinear]:
+    """As many of them as have matrices of so many bytes."""
+    total = 0
+    for count, product in enumerate(products):
+        if total >= size:
+            return products[:count]
+        total += product.weight.nbytes
+    return products
+
+
 class FastBlock:
     """(b·t, d) -> (b·t, d). Query, key and value are one product."""
 
@@ -232,8 +257,11 @@ class FastBlock:
         if t == 1:
             # Queries that share a key stand where tokens would.
             query = query.reshape(b, g, h // g, k)
+            if query.device.type == "cpu" and query.dtype != torch.float32:
+                # torch's kernel takes 2 to 8 times as long in half precision, the conversions less.
+                query, key, value = query.float(), key.float(), value.float()
             attended = F.scaled_dot_product_attention(query, key, value, positions.mask)
-            return attended.reshape(b, h * k)
+            return attended.to(x.dtype).reshape(b, h * k)
         key, value = (each.repeat_interleave(h // g, dim=1) for each in (key, value))
         if positions.first:
             attended = fused_attention(query, key, value, window=self.window, dropout=0.0)

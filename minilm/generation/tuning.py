@@ -25,10 +25,14 @@ ROUNDS = 5
 CLEARLY = 0.9
 
 
-def choose(question: str, alternatives: Sequence[tuple[str, Callable[[], object]]]) -> str:
+def choose(
+    question: str,
+    alternatives: Sequence[tuple[str, Callable[[], object]]],
+    before: Callable[[], object] = lambda: None,
+) -> str:
     """The name of the fastest alternative: as remembered for ``question``, else as measured now.
 
-    The first one is taken where no other is clearly faster.
+    The first one is taken where no other is clearly faster. ``before`` is called before each, and not timed.
     """
     path = _path()
     remembered = _read(path)
@@ -38,7 +42,7 @@ def choose(question: str, alternatives: Sequence[tuple[str, Callable[[], object]
     answers = answers if isinstance(answers, dict) else {}
     if answers.get(question) in names:
         return str(answers[question])
-    name = fastest(alternatives)
+    name = fastest(alternatives, before)
     if path is not None:
         answers = {**answers, question: name}
         text = json.dumps({**remembered, machine: answers}, indent=1, sort_keys=True)
@@ -50,11 +54,15 @@ def choose(question: str, alternatives: Sequence[tuple[str, Callable[[], object]
     return name
 
 
-def fastest(alternatives: Sequence[tuple[str, Callable[[], object]]]) -> str:
+def fastest(
+    alternatives: Sequence[tuple[str, Callable[[], object]]],
+    before: Callable[[], object] = lambda: None,
+) -> str:
     """By the shortest of some rounds, each alternative in turn: what disturbs one disturbs all."""
     shortest = [float("inf")] * len(alternatives)
     for _ in range(ROUNDS):
         for number, (_, run) in enumerate(alternatives):
+            before()
             begin = time.perf_counter()
             run()
             shortest[number] = min(shortest[number], time.perf_counter() - begin)
