@@ -44,6 +44,13 @@ def test_the_faster_one_is_chosen(clock: Clock, other: tuple[float, ...], chosen
     assert tuning.choose("q", [("usual", clock.work(1.0)), ("other", clock.work(*other))]) == chosen
 
 
+def test_what_is_done_before_each_is_not_timed(clock: Clock) -> None:
+    before = clock.work(10.0, 1.0, 10.0, 1.0)
+    ways = [("usual", clock.work(1.0)), ("other", clock.work(0.5))]
+    assert tuning.choose("q", ways, before) == "other"
+    assert clock.calls == 4 * tuning.ROUNDS
+
+
 def test_it_is_measured_once_for_a_question_a_processor_and_a_torch(
     clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
