@@ -110,7 +110,7 @@ def hugging_face_target(
     if encoder:
         text = f"FLOPs are a token's in the decoder; the encoder, {encoder:,} parameters, runs once"
         notes = (*notes, text)
-    return Target(
+    target = Target(
         name,
         model_type,
         layout,
@@ -119,6 +119,15 @@ def hugging_face_target(
         notes=notes,
         undeclared=undeclared,
     )
+    if target.quantization_config and not beside_weights:
+        target = replace(target, notes=(*notes, _quantized_note(target.quantization_config)))
+    return target
+
+
+def _quantized_note(config: Mapping[str, Any]) -> str:
+    method = config.get("quant_method")
+    named = f" ({short_repr(method)})" if isinstance(method, str) else ""
+    return f"its files are quantized{named}; memory is told of all weights in one dtype"
 
 
 def minilm_target(name: str, config: ModelConfig) -> Target:

@@ -104,3 +104,12 @@ def test_what_is_counted_where_config_json_names_no_class(tmp_path: Path) -> Non
         report = minilm.inspect(tmp_path)
         assert report.parameters.total == 109_514_298
         assert (note in report.notes) == noted
+
+
+def test_a_config_of_quantized_files_says_that_memory_is_of_one_dtype(tmp_path: Path) -> None:
+    note = "its files are quantized ('mxfp4'); memory is told of all weights in one dtype"
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    for fields, noted in (({}, False), ({"quantization_config": {"quant_method": "mxfp4"}}, True)):
+        (tmp_path / "config.json").write_text(json.dumps(config | fields))
+        report = minilm.inspect(tmp_path / "config.json")
+        assert (note in report.notes) == noted
