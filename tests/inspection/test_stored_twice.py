@@ -11,6 +11,8 @@ from safetensors.numpy import save_file
 
 import minilm
 from minilm import formats
+from minilm.inspection import extras
+from minilm.inspection.inspector import inspect_with_sources
 from minilm.inspection.tied_copies import PIECE, SAMPLE_PIECES, copied_heads
 
 VOCABULARY, WIDTH, LAYERS = 10, 4, 2
@@ -223,3 +225,16 @@ def test_buffers_of_types_that_are_not_declared(tmp_path: Path, name: str) -> No
     total = sum(value.size for value in values.values())
     report = minilm.inspect(write(tmp_path, values | {name: np.ones(3, np.float32)}))
     assert (report.parameters.total, report.parameters.buffers) == (total, 3)
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_statistics_tell_a_tied_head_with_values_of_its_own(tmp_path: Path, differs: bool) -> None:
+    """config.json decides the count; version 5 of transformers would load such a head untied."""
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 0, "num_attention_heads": 1}
+    config = {"vocab_size": VOCABULARY, "tie_word_embeddings": True, **sizes}
+    values = tensors(tied=True, layers=0)
+    values[HEAD] = values[HEAD] + differs
+    folder = write(tmp_path, values, model_type="llama", **config)
+    report = extras.with_statistics(inspect_with_sources(str(folder)), None)
+    assert report.tied == ((HEAD, TABLE),)
+    assert any("stored with other values" in note for note in report.notes) == differs
