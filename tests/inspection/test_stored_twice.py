@@ -230,9 +230,9 @@ def test_buffers_of_types_that_are_not_declared(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize("differs", [False, True])
 def test_statistics_tell_a_tied_head_with_values_of_its_own(tmp_path: Path, differs: bool) -> None:
     """config.json decides the count; version 5 of transformers would load such a head untied."""
-    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 0, "num_attention_heads": 1}
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = {"vocab_size": VOCABULARY, "tie_word_embeddings": True, **sizes}
-    values = tensors(tied=True, layers=0)
+    values = tensors(tied=True, layers=1)
     values[HEAD] = values[HEAD] + differs
     folder = write(tmp_path, values, model_type="llama", **config)
     report = extras.with_statistics(inspect_with_sources(str(folder)), None)
