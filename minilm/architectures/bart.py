@@ -20,6 +20,7 @@ from minilm.architectures.speech_heads import over_encoder
 from minilm.architectures.task_heads import (
     class_name_of,
     head,
+    is_body,
     number_of_classes,
     undeclared_class,
 )
@@ -308,7 +309,7 @@ def _with_class(result: Layout, config: Config, prefix: str, whole: _Whole) -> L
         )
         symbols = {**result.symbols, "C": number_of_classes(config, whole.classes)}
         return replace(result, tensors=(*body, *heads), symbols=symbols, ties=ties, buffers=())
-    if not name.endswith("Model"):
+    if not is_body(name):
         raise undeclared_class(config)
     return replace(
         result,

@@ -39,8 +39,12 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of Exaone4 and ExaoneMoeForCausalLM for a config.json."""
     heads, num_layers = heads_and_layers(config, _DEFAULTS)
     window = window_size(config, _DEFAULTS.window)
-    period = whole_number(config, "sliding_window_pattern", 4)
-    sliding = sliding_layers(config, num_layers, lambda i: bool(period and (i + 1) % period))
+    pattern = config.get("sliding_window_pattern", 4)
+    if isinstance(pattern, str) and pattern and set(pattern) <= {"L", "G"}:  # local and global
+        sliding = sliding_layers(config, num_layers, lambda i: pattern[i % len(pattern)] == "L")
+    else:
+        period = whole_number(config, "sliding_window_pattern", 4)
+        sliding = sliding_layers(config, num_layers, lambda i: bool(period and (i + 1) % period))
     attention = (*separate_attention(ATTENTION, heads), *query_key_norms())
     kinds = attention_kinds(heads, num_layers, sliding, window)
     if config["model_type"] == "exaone4":

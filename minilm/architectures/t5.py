@@ -16,7 +16,7 @@ from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import E, L, V, d, f, h, k, linear, lm_head, norm
 from minilm.architectures.config_fields import Config, field_name, flag, layers, size, whole_number
 from minilm.architectures.moe import group_of, read_experts
-from minilm.architectures.task_heads import class_name_of, undeclared_class
+from minilm.architectures.task_heads import class_name_of, is_body, undeclared_class
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor, Tensors
@@ -106,7 +106,7 @@ def _with_class(result: Layout, config: Config, encoder: Tensors, table: Tensor)
         return result
     if name.endswith("EncoderModel"):
         return replace(result, tensors=(table, *encoder), ties=result.ties[:1], attention=())
-    if not name.endswith("Model"):
+    if not is_body(name):
         raise undeclared_class(config)
     body = tuple(t for t in result.tensors if t.component != components.LM_HEAD)
     return replace(result, tensors=body, ties=result.ties[:2])

@@ -19,6 +19,8 @@ from minilm.ledger.symbols import ONE, ZERO, Polynomial, symbol
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 WITH_ENCODERS = "ForConditionalGeneration"
 CAUSAL = ("ForCausalLM", "LMHeadModel", "BertGenerationDecoder", "XLMWithLMHeadModel")
+# Types whose config.json names the body where the files have the head: ChatGLM's class holds it.
+_HEAD_IN_BODY = ("aquila", "chatglm")
 # Types of language models whose classifiers are of several tensors, which are not declared.
 _OTHER_HEADS = ("modernbert-decoder",)
 C, d = symbol("C"), symbol("d")  # classes
@@ -65,6 +67,11 @@ def class_name_of(config: Mapping[str, Any]) -> str:
     return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
 
 
+def is_body(class_name: str) -> bool:
+    """Whether it is a model without a head, by its name: not a RewardModel, nor a DoubleHeadsModel."""
+    return class_name.endswith("Model") and not any(part in class_name for part in ("For", "Heads"))
+
+
 def class_ending(config: Mapping[str, Any], endings: Iterable[str]) -> str:
     """The one of ``endings`` that the config's class has, the first where it names none.
 
@@ -90,8 +97,8 @@ def with_task_head(
     if not architecture or architecture.endswith(LANGUAGE_MODELS):
         return layout
     body = without_head(layout)
-    if architecture.endswith("Model"):
-        return body
+    if is_body(architecture):
+        return layout if layout.family in _HEAD_IN_BODY else body
     if architecture.endswith("ForSequenceClassification") and layout.family not in _OTHER_HEADS:
         name = "classifier.weight" if layout.family == "ctrl" else "score.weight"
         score = Tensor(name, (C, d), components.CLASSIFIER, Role.MULTIPLIED)
@@ -125,7 +132,7 @@ def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> L
     bare = tuple(t for t in body.tensors if t.component != components.POOLER)
     if heads.pooler and not pooled:
         pooled = head(heads.prefix + heads.pooler, d, component=components.POOLER)
-    if name.endswith("Model"):
+    if is_body(name):
         return replace(
             body,
             tensors=without_prefix(

@@ -110,6 +110,9 @@ def hugging_face_target(
     if encoder:
         text = f"FLOPs are a token's in the decoder; the encoder, {encoder:,} parameters, runs once"
         notes = (*notes, text)
+    if layout and _is_of_other_code(config, model_type):
+        text = f"{short_repr(class_name_of(config))} is code of its own repository, which is not read"
+        notes = (*notes, f"{text}: counted as {model_type}")
     target = Target(
         name,
         model_type,
@@ -122,6 +125,16 @@ def hugging_face_target(
     if target.quantization_config and not beside_weights:
         target = replace(target, notes=(*notes, _quantized_note(target.quantization_config)))
     return target
+
+
+def _is_of_other_code(config: Mapping[str, Any], model_type: str) -> bool:
+    """Whether the class that config.json names is remote code, and not named as its model_type is."""
+    if not isinstance(config.get("auto_map"), Mapping) or not class_name_of(config):
+        return False
+    name, kind = (
+        "".join(filter(str.isalnum, each)).lower() for each in (class_name_of(config), model_type)
+    )
+    return not name.startswith(kind)
 
 
 def _quantized_note(config: Mapping[str, Any]) -> str:

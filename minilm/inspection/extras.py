@@ -128,21 +128,15 @@ def with_statistics(
         report = _with_note(
             report, "matrices that are too large in both dimensions have no stable rank"
         )
-    computed = statistics(
-        header.tensors, left_out=left_out, stable_rank=stable_rank, progress=progress
+    return replace(
+        report,
+        statistics=statistics(
+            header.tensors,
+            left_out=left_out,
+            stable_rank=stable_rank,
+            progress=progress,
+        ),
     )
-    values = {
-        tensor.name: (tensor.dtype, tensor.norm, tensor.mean, tensor.min, tensor.max)
-        for tensor in computed.tensors
-    }
-    for copy, table in report.tied:
-        if copy in values and table in values and values[copy] != values[table]:
-            note = (
-                f"{shortened(copy)} is stored with other values than {shortened(table)}, to which it is "
-                "tied: transformers 5 loads it as a matrix of its own"
-            )
-            report = _with_note(report, note)
-    return replace(report, statistics=computed)
 
 
 def with_difference(inspection: Inspection, other: Inspection, progress: Progress | None) -> Report:

@@ -30,9 +30,9 @@ from minilm.inspection.file_class import as_class_of_file
 from minilm.inspection.gguf_files import special_file
 from minilm.inspection.similar_types import check_declared
 from minilm.inspection.target import UNKNOWN, Target
-from minilm.inspection.tied_copies import with_copied_head
+from minilm.inspection.tied_copies import stored_apart, with_copied_head
 from minilm.ledger import components
-from minilm.ledger.layout_changes import with_adapters
+from minilm.ledger.layout_changes import with_adapters, with_own_copy
 from minilm.runs import files as run_files
 
 if TYPE_CHECKING:
@@ -204,9 +204,22 @@ def _without_config(name: str, error: InputError) -> Target:
     return Target(name, undeclared="no usable configuration", notes=(f"not used: {error}",))
 
 
+def _with_own_heads(target: Target, header: Header) -> Target:
+    """The target with what it ties and the file stores with values of its own, as transformers 5 loads it."""
+    layout = target.layout
+    if layout is None or target.config is not None:
+        return target
+    tables = {tensor.name for tensor in layout.tensors}
+    for copy, table in stored_apart(header, [pair for pair in layout.ties if pair[1] in tables]):
+        layout = with_own_copy(layout, copy, table)
+        note = f"{copy} is stored with values of its own: counted, though it is declared as tied"
+        target = replace(target, layout=layout, notes=(*target.notes, note))
+    return target
+
+
 def _with_header(target: Target, header: Header) -> Target:
     """The target with its weights: those of a body alone, whatever head config.json names, are noted."""
-    target = as_class_of_file(replace(target, header=header), header)
+    target = _with_own_heads(as_class_of_file(replace(target, header=header), header), header)
     layout = target.layout
     if layout is None or target.config is not None:
         return target

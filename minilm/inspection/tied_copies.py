@@ -146,6 +146,20 @@ def copied_heads(header: Header) -> tuple[tuple[str, str], ...]:
     return tuple((head.name, table_of_key[keys[head.name]]) for head in heads)
 
 
+def stored_apart(header: Header, ties: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Those of ``ties`` both of which are stored, of one shape and dtype, with other values: by a sample."""
+    stored = {tensor.name: tensor for tensor in header.tensors if tensor.offset is not None}
+    apart = []
+    for pair in ties:
+        copy, table = (stored.get(name) for name in pair)
+        if copy is None or table is None or _kind(copy) != _kind(table):
+            continue
+        digests = _digests((copy, table), sample=True)
+        if digests[copy.name] != digests[table.name]:
+            apart.append(pair)
+    return tuple(apart)
+
+
 def _kind(tensor: StoredTensor) -> Hashable:
     return tensor.shape, tensor.dtype, tensor.nbytes
 

@@ -73,6 +73,18 @@ def with_adapters(
     return replace(layout, tensors=tuple(tensors))
 
 
+def with_own_copy(layout: Layout, copy: str, table: str) -> Layout:
+    """``layout`` without the tie of ``copy`` to ``table``: a parameter, and a head where its name says so."""
+    tied = next(tensor for tensor in layout.tensors if tensor.name == table)
+    own = replace(tied, name=copy)
+    if not any(part in copy for part in ("embed", "shared", "wte")):
+        own = replace(own, component=components.LM_HEAD)
+        if own.role is Role.LOOKED_UP:
+            own = replace(own, role=Role.MULTIPLIED)
+    ties = tuple(pair for pair in layout.ties if pair != (copy, table))
+    return replace(layout, tensors=(*layout.tensors, own), ties=ties)
+
+
 def _factors(
     layout: Layout,
     tensor: Tensor,

@@ -11,8 +11,7 @@ from safetensors.numpy import save_file
 
 import minilm
 from minilm import formats
-from minilm.inspection import extras
-from minilm.inspection.inspector import inspect_with_sources
+from minilm.architectures import layout_of
 from minilm.inspection.tied_copies import PIECE, SAMPLE_PIECES, copied_heads
 
 VOCABULARY, WIDTH, LAYERS = 10, 4, 2
@@ -227,14 +226,29 @@ def test_buffers_of_types_that_are_not_declared(tmp_path: Path, name: str) -> No
     assert (report.parameters.total, report.parameters.buffers) == (total, 3)
 
 
+@pytest.mark.parametrize("says", [True, None])
 @pytest.mark.parametrize("differs", [False, True])
-def test_statistics_tell_a_tied_head_with_values_of_its_own(tmp_path: Path, differs: bool) -> None:
-    """config.json decides the count; version 5 of transformers would load such a head untied."""
-    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 1}
-    config = {"vocab_size": VOCABULARY, "tie_word_embeddings": True, **sizes}
-    values = tensors(tied=True, layers=1)
-    values[HEAD] = values[HEAD] + differs
-    folder = write(tmp_path, values, model_type="llama", **config)
-    report = extras.with_statistics(inspect_with_sources(str(folder)), None)
-    assert report.tied == ((HEAD, TABLE),)
-    assert any("stored with other values" in note for note in report.notes) == differs
+def test_a_tied_head_with_values_of_its_own_counts(
+    tmp_path: Path, differs: bool, says: bool | None
+) -> None:
+    """Of a declared type, whether config.json says that it is tied or the type: transformers 5 loads it so."""
+    config = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 30}
+    config |= {"n_positions": 16} | ({} if says is None else {"tie_word_embeddings": says})
+    layout = layout_of(config)
+    rng = np.random.default_rng(0)
+    values = {
+        tensor.name: rng.standard_normal(tensor.shape, dtype=np.float32)
+        for tensor in layout.named_tensors()
+    }
+    table = "transformer.wte.weight"
+    save_file(values | {HEAD: values[table] + differs}, tmp_path / "model.safetensors")
+    classes = {"architectures": ["GPT2LMHeadModel"]}
+    (tmp_path / "config.json").write_text(json.dumps(config | classes))
+    report = minilm.inspect(tmp_path)
+    assert report.verified
+    total = layout.count() + 30 * 8 * differs
+    assert (report.witnesses.formula, report.parameters.total) == (total, total)
+    assert report.tied == (() if differs else ((HEAD, table),))
+    note = f"{HEAD} is stored with values of its own: counted, though it is declared as tied"
+    assert (note in report.notes) == differs
+    assert report.components[-1].name == ("LM head" if differs else "final norm")
