@@ -111,7 +111,9 @@ def hugging_face_target(
         text = f"FLOPs are a token's in the decoder; the encoder, {encoder:,} parameters, runs once"
         notes = (*notes, text)
     if layout and _is_of_other_code(config, model_type):
-        text = f"{short_repr(class_name_of(config))} is code of its own repository, which is not read"
+        text = (
+            f"{short_repr(class_name_of(config))} is code of its own repository, which is not read"
+        )
         notes = (*notes, f"{text}: counted as {model_type}")
     target = Target(
         name,

@@ -5,7 +5,7 @@ BERT's first files, for one, have the heads of both its training tasks and the n
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import replace
 
 from minilm.architectures import layout_of_class
@@ -13,6 +13,7 @@ from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of
 from minilm.errors import ConfigError
 from minilm.formats.header import Header
+from minilm.inspection.comparison import body_prefix
 from minilm.inspection.names import current_name, is_buffer
 from minilm.inspection.target import Target
 from minilm.ledger.layout import Layout
@@ -21,7 +22,7 @@ from minilm.safe_text import short_repr
 _CLASSES = (
     *("ForPreTraining", "ForMaskedLM", "ForConditionalGeneration", "Model", "EncoderModel"),
     *("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"),
-    *("ForMultipleChoice", "ForImageClassification", "ForCTC"),
+    *("ForMultipleChoice", "ForNextSentencePrediction", "ForImageClassification", "ForCTC"),
     *("ForAudioFrameClassification", "ForXVector"),
 )
 
@@ -35,20 +36,25 @@ def as_class_of_file(target: Target, header: Header) -> Target:
     named = class_name_of(target.hugging_face)
     if target.layout is None or entry is None:
         return target
-    if not entry.by_class and not (entry.whole and not named):
+    if entry.by_class or (entry.whole and not named):
+        classes: tuple[str, ...] = _CLASSES
+    elif not named:
+        classes = ("ForSequenceClassification",)
+    else:
         return target
-    names = {
-        current_name(tensor.name)
+    shapes = {
+        current_name(tensor.name): tensor.shape
         for tensor in header.tensors
         if not is_buffer(tensor.name, tensor.shape)
     }
+    names = shapes.keys()
     layout = _in_file(target.layout, names)
     if layout is not None:
         return replace(
             target, layout=layout, notes=(*target.notes, *_frozen_note(layout, target.layout))
         )
-    known = _names(target.layout)
-    for other in _CLASSES:
+    known, found = _names(target.layout), []
+    for other in classes:
         config = {**target.hugging_face, "architectures": [other]}
         try:
             whole = layout_of_class(config)
@@ -59,11 +65,17 @@ def as_class_of_file(target: Target, header: Header) -> Target:
         known |= _names(whole)
         layout = _in_file(whole, names)
         if layout is not None:
-            note = f"the file is that of a class {other}; config.json names {named or 'none'}"
-            notes = target.notes if named else ()  # what was assumed without the file
-            notes = (*notes, note, *_frozen_note(layout, whole))
-            return replace(target, layout=layout, notes=notes)
+            found.append((other, layout, whole))
+    if found:
+        # Some classes differ by the shape of their head alone.
+        other, layout, whole = next((each for each in found if _fits(each[1], shapes)), found[0])
+        note = f"the file is that of a class {other}; config.json names {named or 'none'}"
+        notes = target.notes if named else ()  # what was assumed without the file
+        notes = (*notes, note, *_frozen_note(layout, whole))
+        return replace(target, layout=layout, notes=notes)
     others = sorted(names - known)
+    if not entry.by_class:
+        others = [name for name in others if not _is_of_body(name, target.layout)]
     if others and not named:
         reason = f"{short_repr(others[0])} is of none of its declared classes"
         return replace(target, layout=None, undeclared=reason, notes=())
@@ -89,6 +101,18 @@ def _is_of(layout: Layout, names: Set[str]) -> bool:
     """Whether a file with these names, which may hold tied tensors twice, is of this layout."""
     own = {tensor.name for tensor in layout.named_tensors()}
     return own == names - (_names(layout) - own)
+
+
+def _is_of_body(name: str, layout: Layout) -> bool:
+    """Whether it may be of a body, which may have lost its prefix, or of a next-token module."""
+    prefix = body_prefix(layout)
+    full = {tensor.name for tensor in layout.tensors}
+    parts = {each.partition(".")[0] for each in full | {n.removeprefix(prefix) for n in full}}
+    return name.partition(".")[0] in {*parts, "mtp"}
+
+
+def _fits(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    return all(shapes.get(t.name) in (None, t.shape) for t in layout.named_tensors())
 
 
 def _names(layout: Layout) -> set[str]:

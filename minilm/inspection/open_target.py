@@ -227,9 +227,13 @@ def _with_header(target: Target, header: Header) -> Target:
     names = {tensor.name for tensor in header.tensors}
     if not heads or names & heads or any(n.startswith(body_prefix(layout)) for n in names):
         return target
-    model = class_name_of(target.hugging_face) or target.architecture
-    note = f"the file holds the body alone, without the head of {model}"
-    return replace(target, layout=without_head(layout), notes=(*target.notes, note))
+    body, named = without_head(layout), class_name_of(target.hugging_face)
+    prefix = body_prefix(layout)
+    if not named and not any(t.name.removeprefix(prefix) in names for t in body.named_tensors()):
+        reason = "the file's tensors are of none of its declared classes"
+        return replace(target, layout=None, undeclared=reason, notes=())
+    note = f"the file holds the body alone, without the head of {named or target.architecture}"
+    return replace(target, layout=body, notes=(*target.notes, note))
 
 
 def _open_sentence_transformer(name: str, path: Path) -> Target:

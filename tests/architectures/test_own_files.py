@@ -80,3 +80,82 @@ def test_a_tensor_that_is_missing_is_told_where_no_class_is_named(tmp_path: Path
     report = minilm.inspect(tmp_path)
     assert not report.verified
     assert [line for line in report.mismatches if "output.dense.weight" in line]
+
+
+LLAMA = {"model_type": "llama", "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1}
+LLAMA |= {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 12}
+
+
+@pytest.mark.parametrize(
+    ("class_name", "without", "more", "checked"),
+    [
+        ("LlamaForSequenceClassification", "", {}, True),
+        ("LlamaModel", "model.", {}, True),
+        ("LlamaForSequenceClassification", "", {"score.bias": (2,)}, False),  # of tokens
+        ("LlamaModel", "", {"qa_outputs.weight": (2, 8)}, False),
+        ("LlamaForCausalLM", "", {"summary.weight": (1, 8)}, False),
+    ],
+)
+def test_a_causal_model_with_another_head_that_is_not_named(
+    class_name: str, without: str, more: dict[str, Any], checked: bool, tmp_path: Path
+) -> None:
+    layout = layout_of_class(LLAMA | {"architectures": [class_name]})
+    assert layout is not None
+    shapes = {t.name.removeprefix(without): t.shape for t in layout.named_tensors()} | more
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    report = minilm.inspect(tmp_path)
+    assert report.mismatches == ()
+    assert (report.witnesses.formula is not None) == checked
+    assert report.parameters.total == sum(values.size for values in tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name"),
+    [
+        ("gpt2", "GPT2DoubleHeadsModel"),
+        ("qwen2", "Qwen2ForRewardModel"),
+        ("bert", "BertForRewardModel"),
+        ("t5", "T5ForRewardModel"),
+    ],
+)
+def test_a_class_that_ends_like_a_body_is_none(model_type: str, class_name: str) -> None:
+    assert layout_of_class({"model_type": model_type, "architectures": [class_name]}) is None
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name"), [("chatglm", "ChatGLM"), ("aquila", "Aquila")]
+)
+def test_a_class_that_is_named_as_a_body_and_has_the_head(model_type: str, class_name: str) -> None:
+    config = {"model_type": model_type}
+    named = layout_of_class(config | {"architectures": [f"{class_name}Model"]})
+    assert named == layout_of(config)
+
+
+def test_a_pattern_of_windows_in_letters() -> None:
+    config = {"model_type": "exaone4", "num_hidden_layers": 8}
+    layouts = [
+        layout_of(config | {"sliding_window_pattern": pattern, "layer_types": types})
+        for pattern in (4, "LLLG")
+        for types in (None, (["sliding_attention"] * 3 + ["full_attention"]) * 2)
+    ]
+    assert layouts == [layouts[0]] * 4
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name", "noted"),
+    [
+        ("bert", "JinaBertForMaskedLM", True),
+        ("deepseek_v3", "DeepseekV3ForCausalLM", False),
+    ],
+)
+def test_code_of_another_repository_is_noted(
+    model_type: str, class_name: str, noted: bool, tmp_path: Path
+) -> None:
+    config = {"model_type": model_type, "architectures": [class_name], "auto_map": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    note = (
+        f"'{class_name}' is code of its own repository, which is not read: counted as {model_type}"
+    )
+    assert (note in minilm.inspect(tmp_path / "config.json").notes) == noted

@@ -231,7 +231,7 @@ def test_buffers_of_types_that_are_not_declared(tmp_path: Path, name: str) -> No
 def test_a_tied_head_with_values_of_its_own_counts(
     tmp_path: Path, differs: bool, says: bool | None
 ) -> None:
-    """Of a declared type, whether config.json says that it is tied or the type: transformers 5 loads it so."""
+    """Of a declared type, whether config.json or the type says it is tied: transformers 5 loads it so."""
     config = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 30}
     config |= {"n_positions": 16} | ({} if says is None else {"tie_word_embeddings": says})
     layout = layout_of(config)
