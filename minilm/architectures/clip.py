@@ -53,8 +53,8 @@ def layout(config: Config) -> Layout:
         if family.endswith(ending):
             return tower(config, family.removesuffix(ending))
     name = class_name_of(config)
-    text = _text(sub_config(config, "text_config"), family, "text_model.")
-    vision, symbols = _vision(sub_config(config, "vision_config"), family, "vision_model.")
+    text = _text(_part(config, "text"), family, "text_model.")
+    vision, symbols = _vision(_part(config, "vision"), family, "vision_model.")
     if name.endswith("ForImageClassification"):
         classes = head("classifier", C, inputs=W)
         symbols |= {"C": number_of_classes(config)}
@@ -75,6 +75,12 @@ def layout(config: Config) -> Layout:
             for n in ("scale", "bias")
         )
     return replace(text, family=family, tensors=(*text.tensors, *vision, *scales), symbols=symbols)
+
+
+def _part(config: Config, name: str) -> Config:
+    """Its configuration; an older field, where it is there, in place of the other, as transformers has it."""
+    older = f"{name}_config_dict"
+    return sub_config(config, f"{name}_config" if config.get(older) is None else older)
 
 
 def _vision_alone(config: Config, family: str) -> Layout:

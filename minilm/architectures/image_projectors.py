@@ -59,7 +59,8 @@ def vipllava(config: Config, vision: Config, name: str) -> Tensors:
 
 
 def paligemma(config: Config, vision: Config, name: str) -> Tensors:
-    width = size(vision, "projection_dim", size(config, "projection_dim", 2048))
+    del vision  # its projection_dim is the whole's
+    width = size(config, "projection_dim", 2048)
     return matrix(f"{name}.linear", (width, W))
 
 

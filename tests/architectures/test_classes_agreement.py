@@ -330,3 +330,16 @@ def test_prompts_of_mvp_are_counted(class_name: str) -> None:
     assert_agrees(model, declared)
     names = {tensor.name.split(".prompt_")[0] for tensor in declared.tensors}
     assert sum(name.endswith("_attn_prompt") for name in names) == 3
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name"), [("clip", "CLIPModel"), ("metaclip_2", "MetaClip2Model")]
+)
+@pytest.mark.parametrize("beside", [{}, {"hidden_size": 256, "num_hidden_layers": 7}])
+def test_older_fields_of_the_parts_of_clip(
+    model_type: str, class_name: str, beside: dict[str, Any]
+) -> None:
+    """CLIP's published config.json has both; the older ones decide."""
+    text = {"hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 2, "vocab_size": 40}
+    config = {"model_type": model_type, "text_config": beside, "text_config_dict": text}
+    assert_class_agrees(class_name, config | {"vision_config_dict": {"num_hidden_layers": 1}})
