@@ -7,7 +7,7 @@ from importlib import import_module
 from reprlib import repr as shortened
 from typing import Any
 
-from minilm.architectures.config_fields import sub_config
+from minilm.architectures.config_fields import sub_config, with_canonical_names
 from minilm.architectures.model_types import MODEL_TYPES, ModelType
 from minilm.architectures.task_heads import (
     CAUSAL,
@@ -34,10 +34,11 @@ def layout_of(config: Mapping[str, Any]) -> Layout:
     entry = MODEL_TYPES[config["model_type"]]
     for name in larger_fields(config):
         raise ConfigError(f"config.json: {name}", shortened(config[name]), "null or no such field")
+    config = with_canonical_names(config)
     whole = is_whole(entry, config)
     module = import_module(f"{__name__}.{entry.whole if whole else entry.module}")
     if entry.text_of and not whole:
-        fields = {**sub_config(config, "text_config"), "model_type": entry.text_of}
+        fields = {**sub_config(config, "text_config", entry.text_of), "model_type": entry.text_of}
     else:
         fields = {**config, "model_type": entry.same_as or config["model_type"]}
     layout: Layout = module.layout(fields)

@@ -136,8 +136,6 @@ def decoder_of(config: Mapping[str, Any], variant: Variant) -> Layout:
     """The decoder that ``variant`` describes, with its head."""
     family = config["model_type"]
     width, number, depth, inner, context = variant.fields
-    if width == "d_model":
-        width = field_name(config, "d_model", "hidden_size")
     if not variant.has_cross_attention:
         require(config, "add_cross_attention", False)
     heads = equal_heads(config, variant.heads, width=width, heads=number)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from reprlib import repr as shortened
 from typing import Any
 
+from minilm.architectures.field_aliases import FIELD_ALIASES
 from minilm.config.validation import LARGEST_DIMENSION, LARGEST_LAYER_COUNT
 from minilm.errors import ConfigError
 
@@ -141,9 +142,18 @@ def layer_numbers(config: Config, name: str, default: Collection[int] = ()) -> f
     return frozenset(listed)
 
 
-def sub_config(config: Config, name: str) -> Config:
-    """The object of a part, empty where it is absent or null."""
+def with_canonical_names(config: Config, model_type: str = "") -> Config:
+    """The config with the fields that it has under second names under those that declarations read.
+
+    ``model_type`` is that of a config that says none.
+    """
+    aliases = FIELD_ALIASES.get(str(config.get("model_type") or model_type))
+    return with_fields_of(config, aliases) if aliases else config
+
+
+def sub_config(config: Config, name: str, model_type: str = "") -> Config:
+    """The object of a part, empty where it is absent or null; ``model_type`` where it says none."""
     fields = config.get(name)
     if fields is not None and not isinstance(fields, Mapping):
         raise ConfigError(f"config.json: {name}", type(fields).__name__, "an object")
-    return fields or {}
+    return with_canonical_names(fields or {}, model_type)

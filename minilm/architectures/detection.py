@@ -15,7 +15,6 @@ from minilm.architectures.building_blocks import L, d, f
 from minilm.architectures.config_fields import (
     Config,
     choice,
-    field_name,
     flag,
     layers,
     size,
@@ -150,9 +149,8 @@ def _timm_bottleneck(name: str, inputs: int, outputs: int) -> Part:
 
 
 def _body(config: Config, network: Part, last: int) -> Part:
-    width = size(config, field_name(config, "d_model", "hidden_size"), 256)
-    heads = field_name(config, "encoder_attention_heads", "num_attention_heads")
-    for name in (heads, "decoder_attention_heads"):
+    width = size(config, "d_model", 256)
+    for name in ("encoder_attention_heads", "decoder_attention_heads"):
         if width % size(config, name, 8):
             raise ConfigError("config.json: d_model", f"{width}", f"a multiple of {name}")
     is_table = config["model_type"] == "table-transformer"
@@ -163,7 +161,7 @@ def _body(config: Config, network: Part, last: int) -> Part:
         axes = (f"{positions}.{axis}_embeddings.weight" for axis in ("row", "column"))
         learned = Part(tuple(once(axis, (50, width // 2), component=table) for axis in axes))
     queries = once("query_position_embeddings.weight", (_QUERIES, d), component=table)
-    depth = layers(config, field_name(config, "encoder_layers", "num_hidden_layers"), 6)
+    depth = layers(config, "encoder_layers", 6)
     symbols = {
         "d": width,
         "q": size(config, "num_queries", 100),
@@ -224,8 +222,8 @@ def perceptron(name: str, outputs: Width) -> Part:
 
 def _masks(config: Config, maps: list[int]) -> Part:
     """Of each query a mask: its attention beside the map, and larger maps added on the way up."""
-    width = size(config, field_name(config, "d_model", "hidden_size"), 256)
-    heads = size(config, field_name(config, "encoder_attention_heads", "num_attention_heads"), 8)
+    width = size(config, "d_model", 256)
+    heads = size(config, "encoder_attention_heads", 8)
     if len(maps) < 3:
         raise ConfigError("config.json: backbone_config", f"{len(maps)} maps", "3 or more")
     wide, part = width + heads, components.CLASSIFIER

@@ -83,7 +83,7 @@ def joined(text: Layout, family: str, *parts: Part) -> Layout:
 def text_layout(config: Config, model: Model) -> Layout:
     """The language model, under the names that it has in the larger one."""
     given = config.get("text_config")
-    fields = dict(sub_config(config, "text_config"))
+    fields = dict(sub_config(config, "text_config", model.text))
     if given is None:
         # Earlier configs have the text's fields beside the vision_config.
         fields = {**model.bare_text, **config, "model_type": model.text}

@@ -46,6 +46,7 @@ _VARIANTS = {
         _SECOND, vocabulary=108481, heads=(1536, 16, None, None), feed_forward=6144, context=4096
     ),
 }
+_TEXTS = {"kosmos-2": "kosmos_2_text_model", "kosmos-2.5": "kosmos_2_5_text_model"}
 
 
 def layout(config: Config) -> Layout:
@@ -60,7 +61,7 @@ def layout(config: Config) -> Layout:
 
 
 def _text(config: Config, family: str) -> Layout:
-    fields = {**sub_config(config, "text_config"), "model_type": family}
+    fields = {**sub_config(config, "text_config", _TEXTS[family]), "model_type": family}
     own = flag(fields, "tie_word_embeddings", True)
     whole = family == "kosmos-2" and flag(config, "tie_word_embeddings", True)
     fields["tie_word_embeddings"] = own or whole

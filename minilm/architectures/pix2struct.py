@@ -19,7 +19,7 @@ from minilm.architectures.building_blocks import (
     lm_head,
     norm,
 )
-from minilm.architectures.config_fields import Config, field_name, flag, layers, size, sub_config
+from minilm.architectures.config_fields import Config, flag, layers, size, sub_config
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.vision_tower import F, Part, W, Y, gain, matrix, without_bias
 from minilm.ledger import components
@@ -32,11 +32,11 @@ def layout(config: Config) -> Layout:
     name = class_name_of(config)
     if name and not name.endswith(WITH_ENCODERS):
         raise undeclared_class(config)
-    text = sub_config(config, "text_config")
+    text = sub_config(config, "text_config", "pix2struct_text_model")
     heads = equal_heads(
         text,
         (768, 12, None, None),
-        heads=field_name(text, "num_heads", "num_attention_heads", "decoder_attention_heads"),
+        heads="num_heads",
     )
     vision = patches(
         sub_config(config, "vision_config"),
@@ -49,7 +49,6 @@ def layout(config: Config) -> Layout:
     table = Tensor(
         "decoder.embed_tokens.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP
     )
-    depth = field_name(text, "num_layers", "num_hidden_layers", "decoder_layers")
     return Layout(
         "pix2struct",
         (
@@ -61,7 +60,7 @@ def layout(config: Config) -> Layout:
         ),
         {
             "V": size(text, "vocab_size", 50244),
-            "L": layers(text, depth, 12),
+            "L": layers(text, "num_layers", 12),
             "f": size(text, "d_ff", 2048),
             **heads.symbols,
             **vision.symbols,

@@ -32,6 +32,7 @@ class _Sound:
     projector: Callable[[Config, str], Tensors]
     tower: Callable[[Config, str], Part] = whisper
     above: str = ""  # in front of both names
+    audio: str = ""  # the type of an audio_config that says none
     audio_defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -41,7 +42,7 @@ def layout(config: Config) -> Layout:
     if name and not name.endswith(WITH_ENCODERS):
         raise undeclared_class(config)
     sound = _SOUNDS[config["model_type"]]
-    audio = {**sound.audio_defaults, **sub_config(config, "audio_config")}
+    audio = {**sound.audio_defaults, **sub_config(config, "audio_config", sound.audio)}
     text = text_layout(config, sound.text)
     between = projector(sound.projector({**config, "audio_config": audio}, sound.above + _BETWEEN))
     tower = sound.tower(audio, sound.above + _TOWER)
@@ -120,7 +121,7 @@ _QWEN2 = Model("qwen2", "", _none, inside="language_model.", tied=False)
 _UNTIED = replace(_QWEN2, never_tied=True)
 _QWEN3 = Model("qwen3", "", _none, below="model.language_model.")
 _SOUNDS = {
-    "audioflamingo3": _Sound(_UNTIED, _two_maps),
+    "audioflamingo3": _Sound(_UNTIED, _two_maps, audio="audioflamingo3_encoder"),
     "glmasr": _Sound(
         replace(
             _QWEN2,
@@ -153,6 +154,7 @@ _SOUNDS = {
         ),
         _moss,
         above="model.",
+        audio="moss_transcribe_diarize_audio",
         audio_defaults={
             "num_mel_bins": 80,
             "num_hidden_layers": 24,
@@ -194,6 +196,7 @@ _SOUNDS = {
             },
         ),
         _voxtral,
+        audio="voxtral_encoder",
     ),
     "voxtral_realtime": _Sound(
         replace(
@@ -214,5 +217,6 @@ _SOUNDS = {
         ),
         _voxtral_realtime,
         voxtral_realtime,
+        audio="voxtral_realtime_encoder",
     ),
 }

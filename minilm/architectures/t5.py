@@ -14,7 +14,7 @@ from reprlib import repr as shortened
 
 from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import E, L, V, d, f, h, k, linear, lm_head, norm
-from minilm.architectures.config_fields import Config, field_name, flag, layers, size, whole_number
+from minilm.architectures.config_fields import Config, flag, layers, size, whole_number
 from minilm.architectures.moe import group_of, read_experts
 from minilm.architectures.task_heads import class_name_of, is_body, undeclared_class
 from minilm.errors import ConfigError
@@ -49,25 +49,27 @@ def layout(config: Config) -> Layout:
     family = config["model_type"]
     variant = _VARIANTS[family]
     vocabulary, depth, width, heads, inner = variant.sizes
-    num_layers = layers(config, "num_layers", depth)
+    named = layers(config, "num_layers", depth)
+    # transformers' defaults are of the field before it takes its second name.
+    num_layers = layers(config, "num_hidden_layers", named)
     num_decoder = layers(
         config,
         "num_decoder_layers",
-        12 if family == "switch_transformers" else num_layers,
+        12 if family == "switch_transformers" else named,
     )
     symbols = {
         "V": size(config, "vocab_size", vocabulary),
         "L": num_decoder,
         "Y": num_layers,
-        "d": size(config, field_name(config, "d_model", "hidden_size"), width),
-        "h": size(config, field_name(config, "num_heads", "num_attention_heads"), heads),
+        "d": size(config, "d_model", width),
+        "h": size(config, "num_heads", heads),
         "k": size(config, "d_kv", 64),
         "f": size(config, "d_ff", inner),
     }
     queries = d if symbols["h"] * symbols["k"] == symbols["d"] else h * k
     sparse: dict[str, tuple[list[int], list[int]]] = {
-        name: _sparse(config, name, number)
-        for name, number in (("encoder", num_layers), ("decoder", num_decoder))
+        "encoder": _sparse(config, "encoder", num_layers, named),
+        "decoder": _sparse(config, "decoder", num_decoder, num_decoder),
     }
     if family == "switch_transformers":
         fields = {**config, "num_experts_per_tok": 1, "moe_intermediate_size": symbols["f"]}
@@ -138,12 +140,15 @@ def _global(config: Config, kind: str) -> Tensors:
     return (Tensor(name, (buckets, h), part, Role.ONCE), *norm(gain, part, repeat=Y))
 
 
-def _sparse(config: Config, stack: str, number: int) -> tuple[list[int], list[int]]:
-    """The dense layers of a stack, and those with experts: every few, from the second on."""
+def _sparse(config: Config, stack: str, number: int, named: int) -> tuple[list[int], list[int]]:
+    """The dense layers of a stack, and those with experts: every few, from the second on.
+
+    How many of a few depends on ``named``, the layers by the first name of their field.
+    """
     if config["model_type"] != "switch_transformers":
         return list(range(number)), []
     several = whole_number(config, f"num_sparse_{stack}_layers", 3)
-    computed = number // several if several else number
+    computed = named // several if several else named
     step = whole_number(config, f"{stack}_sparse_step", computed)
     experts = [i for i in range(number) if step == 1 or (step > 0 and i % step == 1)]
     return [i for i in range(number) if i not in experts], experts

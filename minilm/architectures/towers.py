@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from minilm.architectures import page_towers, patch_towers, siglip_towers, video_towers
-from minilm.architectures.config_fields import Config, flag, sides, size
+from minilm.architectures.config_fields import Config, flag, sides, size, with_canonical_names
 from minilm.architectures.davit import davit
 from minilm.architectures.sam import sam_tower
 from minilm.architectures.vision_tower import (
@@ -40,7 +40,7 @@ def tower(config: Config, name: str, default: str) -> Part:
     Raises KeyError for a type without one.
     """
     kind = str(config.get("model_type") or default)
-    return TOWERS[kind]({**config, "model_type": kind}, name)
+    return TOWERS[kind](with_canonical_names({**config, "model_type": kind}), name)
 
 
 def _clip(config: Config, name: str) -> Part:
