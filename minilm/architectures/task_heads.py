@@ -6,6 +6,7 @@ classifier `score` (LlamaForSequenceClassification), and the layouts here are of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,7 @@ CAUSAL = ("ForCausalLM", "LMHeadModel", "BertGenerationDecoder", "XLMWithLMHeadM
 _HEAD_IN_BODY = ("aquila", "chatglm")
 # Types of language models whose classifiers are of several tensors, which are not declared.
 _OTHER_HEADS = ("modernbert-decoder",)
+_OTHER_MODELS = re.compile("For[A-Z]|Heads")
 C, d = symbol("C"), symbol("d")  # classes
 
 
@@ -69,7 +71,7 @@ def class_name_of(config: Mapping[str, Any]) -> str:
 
 def is_body(class_name: str) -> bool:
     """Whether it is a model without a head, by its name: not a RewardModel, nor a DoubleHeadsModel."""
-    return class_name.endswith("Model") and not any(part in class_name for part in ("For", "Heads"))
+    return class_name.endswith("Model") and not _OTHER_MODELS.search(class_name)
 
 
 def class_ending(config: Mapping[str, Any], endings: Iterable[str]) -> str:

@@ -75,7 +75,7 @@ def as_class_of_file(target: Target, header: Header) -> Target:
         return replace(target, layout=layout, notes=notes)
     others = sorted(names - known)
     if not entry.by_class:
-        others = [name for name in others if not _is_of_body(name, target.layout)]
+        others = [name for name in others if _is_of_head(name, target.layout)]
     if others and not named:
         reason = f"{short_repr(others[0])} is of none of its declared classes"
         return replace(target, layout=None, undeclared=reason, notes=())
@@ -103,12 +103,12 @@ def _is_of(layout: Layout, names: Set[str]) -> bool:
     return own == names - (_names(layout) - own)
 
 
-def _is_of_body(name: str, layout: Layout) -> bool:
-    """Whether it may be of a body, which may have lost its prefix, or of a next-token module."""
+def _is_of_head(name: str, layout: Layout) -> bool:
+    """Whether it may be a head's: of no body, which may have lost its prefix, and of no next-token module."""
     prefix = body_prefix(layout)
     full = {tensor.name for tensor in layout.tensors}
     parts = {each.partition(".")[0] for each in full | {n.removeprefix(prefix) for n in full}}
-    return name.partition(".")[0] in {*parts, "mtp"}
+    return name.endswith((".weight", ".bias")) and name.partition(".")[0] not in {*parts, "mtp"}
 
 
 def _fits(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> bool:

@@ -228,9 +228,9 @@ def _with_header(target: Target, header: Header) -> Target:
     if not heads or names & heads or any(n.startswith(body_prefix(layout)) for n in names):
         return target
     body, named = without_head(layout), class_name_of(target.hugging_face)
-    prefix = body_prefix(layout)
-    if not named and not any(t.name.removeprefix(prefix) in names for t in body.named_tensors()):
-        reason = "the file's tensors are of none of its declared classes"
+    inner = {t.name.removeprefix(body_prefix(layout)) for t in body.named_tensors()}
+    if not named and not inner & names and inner & {name.partition(".")[2] for name in names}:
+        reason = "the file's prefix is of none of its declared classes"
         return replace(target, layout=None, undeclared=reason, notes=())
     note = f"the file holds the body alone, without the head of {named or target.architecture}"
     return replace(target, layout=body, notes=(*target.notes, note))
