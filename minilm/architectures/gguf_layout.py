@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from minilm.architectures import layout_of, layout_of_class
+from minilm.architectures.field_aliases import FIELD_ALIASES
 from minilm.architectures.gguf_architecture import GgufArchitecture
 from minilm.architectures.gguf_architectures import GGUF_ARCHITECTURES
 from minilm.architectures.gguf_names import KEYS
@@ -278,5 +279,6 @@ def _set(config: dict[str, Any], name: str, value: int) -> None:
 def _set_head_width(config: dict[str, Any], sizes: Mapping[str, int]) -> None:
     """llama.cpp's default where no key says it, whatever that of the model_type is."""
     width, heads = sizes["embedding_length"], sizes.get("attention.head_count", 0)
-    if heads and width % heads == 0:
+    own = FIELD_ALIASES.get(config["model_type"], {}).get("head_dim")
+    if own not in config and heads and width % heads == 0:
         config.setdefault("head_dim", width // heads)

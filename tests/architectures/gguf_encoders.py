@@ -32,6 +32,8 @@ def t5_names(config: Config) -> Config:
         "d_ff": config["intermediate_size"],
         "num_heads": config["num_attention_heads"],
         "feed_forward_proj": "relu" if config["model_type"] == "t5" else "gated-gelu",
+        # The second name of the field wins in transformers.
+        "num_hidden_layers": config["num_layers"],
     }
 
 
