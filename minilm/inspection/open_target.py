@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minilm import formats
 from minilm.architectures.minilm import layout as minilm_layout
@@ -213,8 +214,20 @@ def _with_own_heads(target: Target, header: Header) -> Target:
     for copy, table in stored_apart(header, [pair for pair in layout.ties if pair[1] in tables]):
         layout = with_own_copy(layout, copy, table)
         note = f"{copy} is stored with values of its own: counted, though it is declared as tied"
-        target = replace(target, layout=layout, notes=(*target.notes, note))
+        target = replace(
+            target,
+            layout=layout,
+            notes=(*target.notes, note),
+            hugging_face=_untied(target.hugging_face),  # a module is built so
+        )
     return target
+
+
+def _untied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of a model whose head is its own, and of its text."""
+    text = config.get("text_config")
+    parts = {"text_config": _untied(text)} if isinstance(text, Mapping) else {}
+    return {**config, **parts, "tie_word_embeddings": False}
 
 
 def _with_header(target: Target, header: Header) -> Target:

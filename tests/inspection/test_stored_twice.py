@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import minilm
 from minilm import formats
@@ -252,3 +252,20 @@ def test_a_tied_head_with_values_of_its_own_counts(
     note = f"{HEAD} is stored with values of its own: counted, though it is declared as tied"
     assert (note in report.notes) == differs
     assert report.components[-1].name == ("LM head" if differs else "final norm")
+
+
+def test_a_live_module_has_such_a_head_too(transformers: Any, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"num_key_value_heads": 2, "intermediate_size": 8, "vocab_size": 20}
+    config = transformers.LlamaConfig(**sizes, tie_word_embeddings=True)
+    transformers.LlamaForCausalLM(config).to(torch.float32).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    values = load_file(path)
+    save_file(values | {HEAD: values[TABLE] + 1}, path)
+    report = minilm.inspect(tmp_path, live=True)
+    assert report.verified
+    assert report.witnesses.module == report.parameters.total
+    assert report.tied == ()
+    # transformers loads what is counted.
+    loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path)
+    assert loaded.num_parameters() == report.parameters.total
