@@ -30,7 +30,7 @@ _CLASSES = (
 def as_class_of_file(target: Target, header: Header) -> Target:
     """``target`` as the class whose tensors ``header`` has, with a note; as it is where there is none.
 
-    Where config.json names none either, and a tensor is of none, no class is declared that it could be of.
+    Where config.json names none either, and a head is of none, no class is declared that it could be of.
     """
     entry = MODEL_TYPES.get(target.architecture)
     named = class_name_of(target.hugging_face)
@@ -73,11 +73,9 @@ def as_class_of_file(target: Target, header: Header) -> Target:
         notes = target.notes if named else ()  # what was assumed without the file
         notes = (*notes, note, *_frozen_note(layout, whole))
         return replace(target, layout=layout, notes=notes)
-    others = sorted(names - known)
-    if not entry.by_class:
-        others = [name for name in others if _is_of_head(name, target.layout)]
-    if others and not named:
-        reason = f"{short_repr(others[0])} is of none of its declared classes"
+    heads = [name for name in sorted(names - known) if _is_of_head(name, target.layout)]
+    if heads and not named:
+        reason = f"{short_repr(heads[0])} is of none of its declared classes"
         return replace(target, layout=None, undeclared=reason, notes=())
     return target
 
