@@ -33,8 +33,24 @@ def dropout(x: Tensor, probability: float) -> Tensor:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, probability)
-    mask: Tensor = noise(x.detach(), probability)
+    if _rows is None:
+        mask: Tensor = noise(x.detach(), probability)
+    else:
+        part, total = _rows
+        per_row = x.shape[0] // (part.stop - part.start)
+        whole = x.detach()[:1].expand(per_row * total, *x.shape[1:])
+        mask = noise(whole, probability)[part.start * per_row : part.stop * per_row]
     return x * mask
+
+
+# Of several processes each has some rows of a batch of so many: drawn for all, used for these.
+_rows: tuple[slice, int] | None = None
+
+
+def drop_for(rows: tuple[slice, int] | None) -> None:
+    """From now on an input on a CPU has these rows of a batch of so many; None: all of it."""
+    global _rows
+    _rows = rows
 
 
 # An operator of its own: torch's compiler would draw the numbers otherwise, and slower. The tag says that two

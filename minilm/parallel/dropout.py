@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from minilm.model.dropout import noise
+from minilm.model.dropout import drop_for
 
 
 class RowsOfDropout(TorchFunctionMode):
@@ -33,11 +33,13 @@ class RowsOfDropout(TorchFunctionMode):
 
     def __enter__(self) -> RowsOfDropout:
         RowsOfDropout._active = self
+        drop_for((self._rows, self._total))
         entered: RowsOfDropout = super().__enter__()  # type: ignore[no-untyped-call]
         return entered
 
     def __exit__(self, *error: object) -> None:
         RowsOfDropout._active = None
+        drop_for(None)
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     @classmethod
@@ -55,19 +57,11 @@ class RowsOfDropout(TorchFunctionMode):
     ) -> Any:
         """Dropout is computed here, and attention with it from its parts; all else as it is."""
         kwargs = kwargs or {}
-        if function is torch.ops.minilm.dropout_noise.default:
-            return self._noise(*args)
         if function is F.dropout:
             return self._dropout(*args, **kwargs)
         if function is F.scaled_dot_product_attention and kwargs.get("dropout_p"):
             return self._attention(*args, **kwargs)
         return function(*args, **kwargs)
-
-    def _noise(self, x: Tensor, probability: float) -> Tensor:
-        per_row = x.shape[0] // (self._rows.stop - self._rows.start)
-        whole = x[:1].expand(per_row * self._total, *x.shape[1:])
-        mask: Tensor = noise(whole, probability)
-        return mask[self._rows.start * per_row : self._rows.stop * per_row]
 
     def _dropout(
         self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
