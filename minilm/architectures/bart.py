@@ -13,9 +13,10 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.bart_decoder import VARIANTS, Variant, attention, decoder_of
-from minilm.architectures.building_blocks import E, L, V, d, linear, norm
+from minilm.architectures.building_blocks import E, V, d, linear, norm
 from minilm.architectures.config_fields import Config, flag, layers, size
 from minilm.architectures.moe import read_experts
+from minilm.architectures.mvp_prompts import prompts
 from minilm.architectures.speech_heads import over_encoder
 from minilm.architectures.task_heads import (
     class_name_of,
@@ -86,7 +87,7 @@ def layout(config: Config) -> Layout:
             *_own_tables(prefix, tied=bool(ties) or bool(whole.hears)),
             *encoder,
             *others,
-            *_prompts(config, prefix),
+            *prompts(config, prefix),
         ),
         symbols=symbols,
         ties=ties,
@@ -268,30 +269,6 @@ def _big_bird(block: str, bias: bool) -> Tensors:
     maps = (linear(f"{own}.self.{n}", d, d, part, bias=bias) for n in ("query", "key", "value"))
     output = linear(f"{own}.output", d, d, part, bias=bias)
     return (*(tensor for pair in maps for tensor in pair), *output)
-
-
-def _prompts(config: Config, prefix: str) -> Tensors:
-    """MVP's, keys and values that each attention sees before its own: a small table and a network over it."""
-    if config["model_type"] != "mvp" or not flag(config, "use_prompt", False):
-        return ()
-    rows = as_polynomial(size(config, "prompt_length", 100))
-    inner = as_polynomial(size(config, "prompt_mid_dim", 800))
-    tensors: list[Tensor] = []
-    for name, depth, part in (
-        ("encoder.self_attn_prompt", Y, components.ENCODER),
-        ("decoder.self_attn_prompt", L, components.ATTENTION_KEY_VALUE),
-        ("decoder.cross_attn_prompt", L, components.CROSS_ATTENTION),
-    ):
-        own = f"{prefix}{name}"
-        tensors += [
-            Tensor(f"{own}.prompt_embedding.weight", (rows, d), part, Role.ONCE),
-            *linear(f"{own}.prompt_trans.0", inner, d, part, bias=True, repeat=ONE),
-            *linear(f"{own}.prompt_trans.2", 2 * depth * d, inner, part, bias=True, repeat=ONE),
-        ]
-    return tuple(
-        replace(tensor, role=Role.ONCE) if tensor.role is Role.MULTIPLIED else tensor
-        for tensor in tensors
-    )
 
 
 def _with_class(result: Layout, config: Config, prefix: str, whole: _Whole) -> Layout:
