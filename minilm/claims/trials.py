@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilm.data.batches import IGNORED
-from minilm.model.attention import Rotation
+from minilm.model.explicit_attention import Rotation
 from minilm.model.kv_cache import Positions
 from minilm.model.packing import packed_positions
 from minilm.model.rope import rotation

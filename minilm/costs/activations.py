@@ -67,7 +67,7 @@ def activations(
 class Activations:
     """The tensors saved for ``B`` sequences of ``T`` tokens; ``block_input`` is in bytes.
 
-    ``attention`` is explicit, math or fused.
+    ``attention`` is one of `ForwardPass.attention`.
     """
 
     saved: tuple[SavedTensor, ...]

@@ -66,14 +66,36 @@ class ForwardPass:
 
     @property
     def attention(self) -> str:
-        """explicit: two products around a softmax; math: torch's equivalent; fused: one kernel."""
+        """explicit: two products around a softmax; at once: these as one operation, `attention_at_once`.
+
+        math: torch's equivalent; fused: one kernel.
+        """
         if self.device != "cpu":
             return "fused"
         if self.config.dropout or self.context <= EXPLICIT_UP_TO[self.dtype]:
-            return "explicit"
+            return "explicit" if self._attends_in_steps else "at once"
         # The CPU's fused kernel rejects RoPE's memory layout for heads of width 2.
         is_pair = self.config.head_dim == 2 and self.queries_by_head and not self.config.qk_norm
         return "math" if is_pair else "fused"
+
+    @property
+    def _attends_in_steps(self) -> bool:
+        projections = (
+            components.ATTENTION_QUERY,
+            components.ATTENTION_KEY,
+            components.ATTENTION_VALUE,
+        )
+        return bool(
+            self.config.dropout
+            or self.config.qk_norm
+            or self.trained.packing
+            or not all(self.trains(component) for component in projections)
+        )
+
+    @property
+    def joins_projections(self) -> bool:
+        """Whether query, key and value come of one product, for which their matrices are joined."""
+        return self.attention == "at once" and self.autocast
 
     def casts(self, component: str, layers: Polynomial) -> Polynomial:
         """How many 16-bit copies of a matrix of ``component`` the blocks of ``layers`` save.
@@ -134,8 +156,9 @@ class ForwardPass:
 
     @property
     def rotation_is_cast(self) -> bool:
-        """Whether RoPE is applied to 16-bit queries and keys."""
-        return self.autocast and not (self.config.qk_norm and self.norms_in_float32)
+        """Whether RoPE is applied to 16-bit queries and keys with a table that is kept in 16 bits."""
+        in_float32 = self.config.qk_norm and self.norms_in_float32
+        return self.autocast and not (in_float32 or self.attention == "at once")
 
     def dropout_mask(self, elements: Polynomial, width: int) -> Polynomial:
         """Bytes of the mask for ``elements`` of ``width`` bytes; on CUDA it is boolean."""

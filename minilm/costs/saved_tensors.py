@@ -50,7 +50,10 @@ def saved_tensors(forward: ForwardPass) -> Iterator[SavedTensor]:
     yield from _norm(forward, N, d, components.FINAL_NORM, ONE)
     yield from _linear_inputs(forward, (components.LM_HEAD,), ONE)
     yield from _matrices(forward, {components.LM_HEAD: (d, V)}, ONE, flows=True)
-    yield SavedTensor("log-softmax", components.LM_HEAD, FLOAT32 * N * V)
+    if forward.device == "cpu":  # `loss_of_logits`
+        yield SavedTensor("gradient of the logits", components.LM_HEAD, forward.width * N * V)
+    else:
+        yield SavedTensor("log-softmax", components.LM_HEAD, FLOAT32 * N * V)
     yield SavedTensor("number of targets", components.LM_HEAD, FLOAT32 * ONE)
 
 
@@ -138,7 +141,10 @@ def _matrices(
     """
     lora = forward.trained.lora
     for component, (inputs, outputs) in sides.items():
-        if flows and (copies := forward.casts(component, repeat)) != ZERO:
+        copies = forward.casts(component, repeat)
+        if component in _QUERY_KEY_VALUE and forward.joins_projections:
+            copies = repeat  # the joined matrix is of a layer alone
+        if flows and copies != ZERO:
             size = forward.width * inputs * outputs
             yield SavedTensor("matrix in 16 bits", component, size, copies)
         if lora is None or not forward.trained.adapted(component):
@@ -168,7 +174,7 @@ def _embedding(forward: ForwardPass) -> Iterator[SavedTensor]:
         yield SavedTensor(
             "dropout mask", components.TOKEN_EMBEDDING, forward.dropout_mask(N * d, FLOAT32)
         )
-    # One table for all layers in float32; under autocast queries and keys each save a cast (below).
+    # One table for all layers in float32; else queries and keys may each save a cast (below).
     if forward.config.position == "rope" and not forward.rotation_is_cast:
         yield SavedTensor("cosines and sines", components.ATTENTION_QUERY, FLOAT32 * T * k)
 
@@ -207,7 +213,8 @@ def _linear_inputs(
     if not readers:
         return
     lora = forward.trained.lora
-    own_copies = forward.autocast or (lora is not None and lora.dropout > 0)
+    is_joined = consumers == _QUERY_KEY_VALUE and forward.joins_projections
+    own_copies = (forward.autocast and not is_joined) or (lora is not None and lora.dropout > 0)
     copies = len(readers) if own_copies else 1
     yield SavedTensor("input", readers[0], copies * forward.width * N * d, repeat)
 
@@ -236,9 +243,17 @@ def _attention(
 
 def _explicit_attention(forward: ForwardPass) -> Iterator[SavedTensor]:
     """`explicit_attention`, and the output projection's input."""
-    width = forward.width
     # Merging the batch and head dimensions copies.
-    kv_width = forward.repeated_width(copied=forward.batch > 1)
+    yield from _two_products(forward, forward.repeated_width(copied=forward.batch > 1))
+
+
+def _attention_at_once(forward: ForwardPass) -> Iterator[SavedTensor]:
+    """`attention_at_once`, which repeats no key, and the output projection's input."""
+    yield from _two_products(forward, forward.key_width)
+
+
+def _two_products(forward: ForwardPass, kv_width: Polynomial) -> Iterator[SavedTensor]:
+    width = forward.width
     yield SavedTensor("queries", components.ATTENTION_QUERY, width * N * forward.query_width)
     yield SavedTensor("keys", components.ATTENTION_KEY, width * N * kv_width)
     yield SavedTensor("values", components.ATTENTION_VALUE, width * N * kv_width)
@@ -285,6 +300,7 @@ def _fused_attention(forward: ForwardPass) -> Iterator[SavedTensor]:
 
 _ATTENTION = {
     "explicit": _explicit_attention,
+    "at once": _attention_at_once,
     "math": _math_attention,
     "fused": _fused_attention,
 }

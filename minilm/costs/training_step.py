@@ -4,7 +4,8 @@ Weights and the optimizer's state are there throughout. The forward pass adds wh
 (activations.py); the backward pass frees that layer by layer, from the head on, while gradients come; the
 optimizer works on all gradients. The largest of these moments is the peak:
 
-    loss        all that is saved, and two gradients of the logits' size in float32
+    loss        all that is saved, with the gradient of the logits, these, and a part of them in float32;
+                on CUDA all that is saved, and two gradients of the logits' size in float32
     head        the gradient of the logits, that of the head's matrix
     block       what is saved up to it, the gradients of the blocks behind it, and its own temporaries;
                 with activation checkpointing, all that the block saves again
@@ -31,6 +32,7 @@ from minilm.ledger import components
 from minilm.ledger.layout import Layout, NamedTensor, Tensor
 
 INT64 = 8
+CACHED_LOGITS = 2**17  # of a part, in `loss_of_logits`
 # Of the inputs of a packed matrix, how many share a float32 scale; 0: all of a row.
 SCALE_GROUPS = {"int8": 0, "int4": 32, "nf4": 64}
 # Bytes a weight while a packed matrix is made float32: codes and two float32 copies; int8 has codes already.
@@ -247,10 +249,15 @@ _FEED_FORWARD = (
 def _moments(step: TrainingStep, saved: Activations) -> Iterator[Moment]:
     config, tokens = step.config, saved.tokens
     logits = tokens * config.vocab_size
-    loss = FLOAT32 * logits  # the log-softmax, which is saved
+    loss, of_loss = FLOAT32 * logits, 2 * FLOAT32 * logits
+    if step.device == "cpu":
+        rows = min(tokens, max(1, CACHED_LOGITS // config.vocab_size))
+        copies = 1 if step.width == FLOAT32 else 2
+        loss = step.width * logits
+        of_loss = loss + copies * FLOAT32 * rows * config.vocab_size
     all_saved = saved.between_blocks() if step.checkpointing else saved.total()
     stream = FLOAT32 * tokens * config.d_model
-    yield Moment("loss", 0, all_saved + 2 * FLOAT32 * logits)
+    yield Moment("loss", 0, all_saved + of_loss)
     head = step.gradients(components.LM_HEAD)
     norm = step.gradients(components.FINAL_NORM)
     tied_head = 0
@@ -333,6 +340,10 @@ def _block_temporaries(step: TrainingStep, saved: Activations) -> Iterator[int]:
         attention = 4 * heads
     else:  # of scores, twice; that of the values takes the place of the values
         attention = 2 * width * saved.symbols["B"] * config.num_heads * saved.symbols["T"] ** 2
+    if (
+        saved.attention == "at once"
+    ):  # all stays until its end: the gradient of its output, and that by head
+        attention += 2 * heads + width * tokens * config.num_kv_heads * config.head_dim
     output_input = saved.block_bytes((components.ATTENTION_OUTPUT,))
     yield stream + of_all + of_output - freed - output_input + attention
 

@@ -15,12 +15,15 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minilm.config import ModelConfig
-from minilm.model.dropout import dropout as dropped
+from minilm.model.explicit_attention import (
+    Rotation,
+    attention_at_once,
+    explicit_attention,
+    hidden_positions,
+)
 from minilm.model.kv_cache import BlockKVCache, Positions
 from minilm.model.layers import Linear, make_norm
 from minilm.model.rope import rotate
-
-Rotation = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
@@ -51,7 +54,10 @@ class Attention(nn.Module):
         cache: BlockKVCache | None = None,
         positions: Positions | None = None,
     ) -> Tensor:
-        query, key, value = self._heads(x, rotation)
+        if self._is_at_once(x, positions):
+            heads = self._heads(x, at_once=True)
+            return self._projected(attention_at_once(*heads, rotation, window=self.window))
+        query, key, value = self._rotated_heads(x, rotation)
         if cache is not None and positions is not None:
             assert positions.window == self.window, "the cache is for another sliding window"
             key, value = cache.update(key, value, positions)  # b g t k -> b g n k
@@ -62,21 +68,21 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         visible = None if positions is None or positions.first else positions.mask
         if cache is None or positions is None or positions.first:
-            is_explicit = explicit_is_faster(query, self.longest_explicit, dropout)
+            dtype, longest = query.dtype, self.longest_explicit
+            is_explicit = explicit_is_faster(x.device, x.shape[1], dtype, longest, dropout)
             attend = explicit_attention if is_explicit else fused_attention
             attended = attend(
                 query, key, value, window=self.window, dropout=dropout, visible=visible
             )
         else:
             attended = F.scaled_dot_product_attention(query, key, value, visible, dropout_p=dropout)
-        output: Tensor = self.output(rearrange(attended, "b h t k -> b t (h k)"))
-        return output
+        return self._projected(rearrange(attended, "b h t k -> b t (h k)"))
 
     def weights(
         self, x: Tensor, rotation: Rotation | None, visible: Tensor | None = None
     ) -> Tensor:
         """(b, t, d) -> (b, h, t, t): how much each token, a row, attends to each other."""
-        query, key, _ = self._heads(x, rotation)
+        query, key, _ = self._rotated_heads(x, rotation)
         key = repeat(key, "b g t k -> b (g n) t k", n=self.num_heads // self.num_kv_heads)
         t, k = query.shape[2:]
         hidden = hidden_positions(t, self.window, x.device) if visible is None else ~visible
@@ -84,22 +90,49 @@ class Attention(nn.Module):
         weights: Tensor = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
         return weights
 
-    def _heads(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _projected(self, attended: Tensor) -> Tensor:
+        output: Tensor = self.output(attended)
+        return output
+
+    def _is_at_once(self, x: Tensor, positions: Positions | None) -> bool:
+        """Whether explicit attention may be one operation: trained as a whole, each row one document."""
+        if x.device.type != "cpu" or positions is not None or torch.compiler.is_compiling():
+            return False
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        return (
+            self.query_norm is None
+            and not (self.training and self.dropout)
+            and explicit_is_faster(x.device, x.shape[1], dtype, self.longest_explicit)
+            and all(_is_plain(layer) for layer in (self.query, self.key, self.value))
+        )
+
+    def _rotated_heads(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """(b, t, d) -> query (b, h, t, k), key and value (b, g, t, k), normed and rotated."""
-        projected = self._projections(x)
+        query, key, value = self._heads(x)
+        if rotation is not None:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
+        return query, key, value
+
+    def _heads(self, x: Tensor, *, at_once: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, not rotated."""
+        projected = self._projections(x, at_once)
         query = rearrange(projected[0], "b t (h k) -> b h t k", h=self.num_heads)
         key = rearrange(projected[1], "b t (g k) -> b g t k", g=self.num_kv_heads)
         value = rearrange(projected[2], "b t (g k) -> b g t k", g=self.num_kv_heads)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
-        if rotation is not None:
-            query, key = rotate(query, *rotation), rotate(key, *rotation)
         return query, key, value
 
-    def _projections(self, x: Tensor) -> Sequence[Tensor]:
-        """Query, key and value: compiled, one product of three plain matrices, else three."""
+    def _projections(self, x: Tensor, at_once: bool) -> Sequence[Tensor]:
+        """Query, key and value: of plain matrices one product, compiled or in 16 bits; else three.
+
+        Autocast casts the input for each product. In float32 the joined matrix would be one more to keep.
+        """
         layers = self.query, self.key, self.value
-        if not torch.compiler.is_compiling() or any(type(layer) is not Linear for layer in layers):
+        is_joined = at_once and torch.is_autocast_enabled("cpu")
+        if torch.compiler.is_compiling():
+            is_joined = all(type(layer) is Linear for layer in layers)
+        if not is_joined:
             return [layer(x) for layer in layers]
         weights: list[Tensor] = [layer.weight for layer in layers]
         biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
@@ -107,6 +140,16 @@ class Attention(nn.Module):
         widths = [layer.out_features for layer in layers]
         parts: Sequence[Tensor] = together.split(widths, dim=-1)  # type: ignore[no-untyped-call]
         return parts
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether its matrix may be used without it: trained, whole in this process, and watched by no hook."""
+    return (
+        type(layer) is Linear
+        and type(layer.weight) is nn.Parameter
+        and layer.weight.requires_grad
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
+    )
 
 
 def without_plans(device: torch.device) -> AbstractContextManager[None]:
@@ -120,17 +163,21 @@ def without_plans(device: torch.device) -> AbstractContextManager[None]:
     return sdpa_kernel(list(kernels))
 
 
-def explicit_is_faster(query: Tensor, longest: int | None = None, dropout: float = 0.0) -> bool:
-    """Whether `explicit_attention` is faster for (b, h, t, k): up to ``longest``, None: by rule.
+def explicit_is_faster(
+    device: torch.device,
+    tokens: int,
+    dtype: torch.dtype,
+    longest: int | None = None,
+    dropout: float = 0.0,
+) -> bool:
+    """Whether `explicit_attention` is faster for sequences of ``tokens``: up to ``longest``, None: by rule.
 
     Only in training on a CPU; elsewhere, and without gradients, the fused kernel wins or ties. That of a CPU
     has no dropout: torch then does the same as here, with masks that it draws slowly.
     """
-    if query.device.type != "cpu" or not torch.is_grad_enabled():
+    if device.type != "cpu" or not torch.is_grad_enabled():
         return False
-    if dropout:
-        return True
-    return query.shape[2] <= (longest_explicit(query.dtype) if longest is None else longest)
+    return dropout > 0 or tokens <= (longest_explicit(dtype) if longest is None else longest)
 
 
 def longest_explicit(dtype: torch.dtype) -> int:
@@ -161,35 +208,3 @@ def fused_attention(
     return F.scaled_dot_product_attention(
         query, key, value, visible, dropout_p=dropout, is_causal=visible is None
     )
-
-
-def explicit_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    dropout: float,
-    visible: Tensor | None = None,
-) -> Tensor:
-    """The same, as two batched matrix products around a softmax."""
-    b, h, t, k = query.shape
-    if visible is None:
-        hidden = hidden_positions(t, window, query.device)
-    else:
-        hidden = repeat(~visible, "b 1 q n -> (b h) q n", h=h)
-    mask = torch.zeros(hidden.shape, device=query.device, dtype=query.dtype)
-    mask = mask.masked_fill(hidden, float("-inf"))
-    query, key, value = (rearrange(x, "b h t k -> (b h) t k") for x in (query, key, value))
-    # baddbmm scales the product and adds the mask in the same pass.
-    scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=k**-0.5)
-    weights = dropped(scores.softmax(dim=-1), dropout)
-    return rearrange(torch.bmm(weights, value), "(b h) t k -> b h t k", b=b, h=h)
-
-
-def hidden_positions(t: int, window: int, device: torch.device) -> Tensor:
-    """(t, t), true where a row's token does not see a column's: later ones, and those out of the window."""
-    hidden = torch.ones(t, t, device=device, dtype=torch.bool).triu(1)
-    if 0 < window < t:
-        hidden |= torch.ones(t, t, device=device, dtype=torch.bool).tril(-window)
-    return hidden

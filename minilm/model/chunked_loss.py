@@ -1,8 +1,8 @@
-"""The loss of a head whose weights are not trained, a few rows at a time, so that no logits are kept.
+"""Cross-entropy a few rows at a time, its gradient computed with it: no softmax of all tokens is ever kept.
 
 Of 512 tokens and GPT-2's 50,257 rows, the logits, their softmax and both gradients take 412 MB in float32.
 The gradient of a mean of losses is known with the loss: softmax less one at the target, times the weights (as
-in Hsu et al. 2024, arXiv:2410.10989).
+in Hsu et al. 2024, arXiv:2410.10989). Where the head is not trained, not even its logits are kept.
 
 Shapes: n tokens, d model width, V vocabulary.
 """
@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 IGNORED = -100
 LOGITS_PER_CHUNK = 2**22
+# Of logits that are there: as many as stay in a core's cache in float32.
+CACHED_LOGITS = 2**17
 
 
 def is_chunked(head: nn.Module, tokens: Tensor) -> bool:
@@ -34,6 +36,53 @@ def chunked_loss(head: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
     return loss
 
 
+def loss_of_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of ``targets`` (n,) by logits (n, V), computed in float32.
+
+    In training on a CPU the gradient is computed in the same pass, and kept in the logits' dtype.
+    """
+    is_trained = torch.is_grad_enabled() and logits.requires_grad
+    if logits.device.type != "cpu" or not is_trained or torch.compiler.is_compiling():
+        return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED)
+    loss: Tensor = _LossOfLogits.apply(logits, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def _sum_and_change(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of the losses, and its gradient (n, V), in float32."""
+    losses = torch.log_softmax(logits.float(), dim=-1)  # n V
+    total = F.nll_loss(losses, targets, ignore_index=IGNORED, reduction="sum")
+    change = losses.exp_()
+    ones = torch.ones_like(change[:, :1])
+    change.scatter_add_(1, targets.clamp_min(0)[:, None], -ones)
+    is_ignored = targets == IGNORED
+    if is_ignored.any():
+        change[is_ignored] = 0
+    return total, change
+
+
+class _LossOfLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        rows = max(1, CACHED_LOGITS // logits.shape[1])
+        total = torch.zeros((), device=logits.device)
+        gradient = torch.empty_like(logits)
+        for start in range(0, len(logits), rows):
+            part = slice(start, start + rows)
+            of_part, change = _sum_and_change(logits[part], targets[part])
+            total += of_part
+            gradient[part] = change
+            del change  # before the next one is there
+        count = (targets != IGNORED).sum(dtype=torch.float32)
+        ctx.save_for_backward(gradient, count)
+        return total / count
+
+    @staticmethod
+    def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor, None]:
+        gradient, count = ctx.saved_tensors
+        return gradient * (of_loss / count), None
+
+
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
@@ -44,17 +93,14 @@ class _ChunkedLoss(torch.autograd.Function):
         for start in range(0, len(x), rows):
             part = slice(start, start + rows)
             logits = head(x[part])  # n V
-            total += F.cross_entropy(
-                logits.float(), targets[part], ignore_index=IGNORED, reduction="sum"
-            )
-            if gradient is not None:
-                is_target = targets[part] != IGNORED
-                change = logits.float().softmax(dim=-1)
-                change.scatter_add_(
-                    1, targets[part].clamp_min(0)[:, None], -torch.ones_like(change[:, :1])
+            if gradient is None:
+                total += F.cross_entropy(
+                    logits.float(), targets[part], ignore_index=IGNORED, reduction="sum"
                 )
-                change *= is_target[:, None]
-                gradient[part] = change.to(logits.dtype) @ weight.to(logits.dtype)
+                continue
+            of_part, change = _sum_and_change(logits, targets[part])
+            total += of_part
+            gradient[part] = change.to(logits.dtype) @ weight.to(logits.dtype)
         count = (targets != IGNORED).sum()
         if gradient is not None:
             ctx.save_for_backward(gradient, count)

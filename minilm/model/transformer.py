@@ -10,12 +10,12 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from minilm.config import ModelConfig
-from minilm.model.attention import Attention, Rotation
-from minilm.model.chunked_loss import IGNORED, chunked_loss, is_chunked
+from minilm.model.attention import Attention
+from minilm.model.chunked_loss import chunked_loss, is_chunked, loss_of_logits
 from minilm.model.dropout import Dropout
+from minilm.model.explicit_attention import Rotation
 from minilm.model.initialization import initialize
 from minilm.model.kv_cache import BlockKVCache, KVCache, Positions
 from minilm.model.layers import CausalConvolution, EmbeddingTable, FeedForward, LMHead, make_norm
@@ -173,4 +173,4 @@ def next_token_loss(
         logits = model(tokens)
     else:
         logits = model(tokens, document_positions=document_positions)
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
+    return loss_of_logits(logits.flatten(0, 1), targets.flatten())

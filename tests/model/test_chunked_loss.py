@@ -64,3 +64,32 @@ def test_a_trained_head_keeps_its_logits(monkeypatch: pytest.MonkeyPatch) -> Non
             next_token_loss(model.requires_grad_(True), tokens, tokens), whole
         )
     assert calls == [1, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("ignored", [slice(0, 0), slice(2, 8)])
+def test_the_loss_of_logits_brings_its_gradient(
+    dtype: torch.dtype, ignored: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunked_loss, "CACHED_LOGITS", 4 * 61)  # 4 rows
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(15, 61, generator=generator).to(dtype)
+    targets = torch.randint(0, 61, (15,), generator=generator)
+    targets[ignored] = IGNORED
+    results = []
+    for whole in (True, False):
+        own = logits.clone().requires_grad_()
+        if whole:
+            loss = F.cross_entropy(own.float(), targets, ignore_index=IGNORED)
+        else:
+            loss = chunked_loss.loss_of_logits(own, targets)
+        (3 * loss).backward()
+        results.append((loss.detach(), own.grad))
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-6, rtol=1e-6)
+    bound = 1e-6 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-6, rtol=bound)
+
+
+def test_a_loss_of_nothing_is_not_a_number() -> None:
+    logits = torch.zeros(3, 5, requires_grad=True)
+    assert chunked_loss.loss_of_logits(logits, torch.full((3,), IGNORED)).isnan()

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from minilm.config import ModelConfig
-from minilm.model.attention import explicit_attention, fused_attention
+from minilm.model.attention import fused_attention
+from minilm.model.explicit_attention import explicit_attention
 from minilm.model.transformer import Transformer, next_token_loss
 
 SHAPE = {"vocab_size": 50, "context_length": 16, "num_layers": 2, "d_model": 32, "num_heads": 4}

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from torch.nn import functional as F
 
 from minilm.config import ModelConfig
-from minilm.model.attention import explicit_attention, fused_attention
+from minilm.model.attention import fused_attention
+from minilm.model.explicit_attention import explicit_attention
 from minilm.model.layers import LMHead
 from minilm.model.ngrams import ngram_rows
 from minilm.model.rope import frequencies, rotate, rotation
