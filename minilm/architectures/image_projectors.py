@@ -74,12 +74,17 @@ def cohere2_vision(config: Config, vision: Config, name: str) -> Tensors:
     )
 
 
-def internvl(config: Config, vision: Config, name: str) -> Tensors:
-    del vision
+def pixels_merged(config: Config) -> Polynomial:
+    """The width of the squares that InternVL puts together, so many of a side."""
     ratio = number(config, "downsample_ratio", 0.5)
     if not 0.01 <= ratio <= 1:
         raise ConfigError("config.json: downsample_ratio", f"{ratio}", "from 0.01 to 1")
-    merged = int(1 / ratio) ** 2 * W
+    return int(1 / ratio) ** 2 * W
+
+
+def internvl(config: Config, vision: Config, name: str) -> Tensors:
+    del vision
+    merged = pixels_merged(config)
     return (
         *vector(f"{name}.layer_norm", merged),
         *matrix(f"{name}.linear_1", (d, merged)),

@@ -9,7 +9,7 @@ from typing import Any
 
 from minilm.architectures import is_whole, larger_fields, layout_of_class
 from minilm.architectures.minilm import layout as minilm_layout
-from minilm.architectures.model_types import MODEL_TYPES
+from minilm.architectures.model_types import MODEL_TYPES, REMOTE_TYPES
 from minilm.architectures.task_heads import class_name_of
 from minilm.config import ModelConfig, to_dict
 from minilm.errors import ConfigError, naming_file
@@ -131,7 +131,8 @@ def hugging_face_target(
 
 def _is_of_other_code(config: Mapping[str, Any], model_type: str) -> bool:
     """Whether the class that config.json names is remote code, and not named as its model_type is."""
-    if not isinstance(config.get("auto_map"), Mapping) or not class_name_of(config):
+    is_remote = isinstance(config.get("auto_map"), Mapping) and bool(class_name_of(config))
+    if not is_remote or model_type in REMOTE_TYPES:
         return False
     name, kind = (
         "".join(filter(str.isalnum, each)).lower() for each in (class_name_of(config), model_type)

@@ -126,6 +126,11 @@ def experts(prefix: str, names: str, numbers: str = "<0,1>", width: int = 6) -> 
 """
 
 
+def within(prefix: str, tensors: str) -> str:
+    """The same under a prefix."""
+    return "".join(f"{prefix}.{line}\n" for line in tensors.splitlines() if line)
+
+
 MIXTRAL_NAMES, LLAMA_NAMES = "w1 w3 w2", "gate_proj up_proj down_proj"
 FALCON_FIELDS: Config = {"vocab_size": 11, "hidden_size": 8, "n_layer": 2, "n_head": 4}
 LINEAR_AT_1: Config = {"attn_type_list": [1, 0], "head_dim": 2, "num_local_experts": 2}
@@ -515,6 +520,72 @@ model.layers.*.moe_block.gate.weight 2 8
             16,
         )
     ],
+    "hf_olmo": [
+        Case(
+            "allenai/OLMo olmo/model.py",
+            {
+                "vocab_size": 9,
+                "embedding_size": 11,
+                "d_model": 8,
+                "n_layers": 2,
+                "n_heads": 4,
+                "mlp_hidden_size": 12,
+                "rope": True,
+                "include_bias": False,
+                "layer_norm_with_affine": False,
+                "weight_tying": False,
+            },
+            """
+model.transformer.wte.weight 11 8
+model.transformer.ff_out.weight 11 8
+model.transformer.blocks.*.att_proj.weight 24 8
+model.transformer.blocks.*.attn_out.weight 8 8
+model.transformer.blocks.*.ff_proj.weight 12 8
+model.transformer.blocks.*.ff_out.weight 8 6
+""",
+            32,
+        ),
+        Case(
+            "allenai/OLMo olmo/model.py",
+            {
+                "vocab_size": 11,
+                "d_model": 8,
+                "n_layers": 2,
+                "n_heads": 4,
+                "n_kv_heads": 2,
+                "mlp_ratio": 1,
+                "activation_type": "gelu",
+                "max_sequence_length": 5,
+                "attention_layer_norm": True,
+                "attention_layer_norm_with_affine": True,
+                "embedding_size": None,
+            },
+            """
+model.transformer.wte.weight 11 8
+model.transformer.wpe.weight 5 8
+tie model.transformer.ff_out.weight
+model.transformer.ln_f.weight 8
+model.transformer.ln_f.bias 8
+model.transformer.blocks.*.attn_norm.weight 8
+model.transformer.blocks.*.attn_norm.bias 8
+model.transformer.blocks.*.ff_norm.weight 8
+model.transformer.blocks.*.ff_norm.bias 8
+model.transformer.blocks.*.q_norm.weight 8
+model.transformer.blocks.*.q_norm.bias 8
+model.transformer.blocks.*.k_norm.weight 4
+model.transformer.blocks.*.k_norm.bias 4
+model.transformer.blocks.*.att_proj.weight 16 8
+model.transformer.blocks.*.att_proj.bias 16
+model.transformer.blocks.*.attn_out.weight 8 8
+model.transformer.blocks.*.attn_out.bias 8
+model.transformer.blocks.*.ff_proj.weight 8 8
+model.transformer.blocks.*.ff_proj.bias 8
+model.transformer.blocks.*.ff_out.weight 8 8
+model.transformer.blocks.*.ff_out.bias 8
+""",
+            16,
+        ),
+    ],
     "internlm": [
         Case(
             "internlm/internlm-7b modeling_internlm.py",
@@ -538,6 +609,71 @@ model.layers.*.attention.wo.weight 8 8
 """
             + experts("model.layers.*", MIXTRAL_NAMES, "feed_forward"),
             16,
+        )
+    ],
+    "internvl_chat": [
+        Case(
+            "OpenGVLab/InternVL modeling_internvl_chat.py",
+            {
+                "llm_config": GROUPED | {"model_type": "qwen2", "tie_word_embeddings": False},
+                "vision_config": {
+                    "hidden_size": 6,
+                    "num_hidden_layers": 2,
+                    "intermediate_size": 5,
+                    "image_size": 12,
+                    "patch_size": 4,
+                    "qkv_bias": qkv_bias,
+                    "qk_normalization": norms,
+                    "norm_type": norm,
+                },
+            },
+            within("language_model", OUTSIDE + NORMS + GROUPED_ATTENTION + GROUPED_BIASES + MLP)
+            + """
+mlp1.0.weight 24
+mlp1.0.bias 24
+mlp1.1.weight 8 24
+mlp1.1.bias 8
+mlp1.3.weight 8 8
+mlp1.3.bias 8
+vision_model.embeddings.class_embedding 1 1 6
+vision_model.embeddings.patch_embedding.weight 6 3 4 4
+vision_model.embeddings.patch_embedding.bias 6
+vision_model.embeddings.position_embedding 1 10 6
+vision_model.encoder.layers.*.attn.qkv.weight 18 6
+vision_model.encoder.layers.*.attn.proj.weight 6 6
+vision_model.encoder.layers.*.attn.proj.bias 6
+vision_model.encoder.layers.*.mlp.fc1.weight 5 6
+vision_model.encoder.layers.*.mlp.fc1.bias 5
+vision_model.encoder.layers.*.mlp.fc2.weight 6 5
+vision_model.encoder.layers.*.mlp.fc2.bias 6
+vision_model.encoder.layers.*.ls1 6
+vision_model.encoder.layers.*.ls2 6
+vision_model.encoder.layers.*.norm1.weight 6
+vision_model.encoder.layers.*.norm2.weight 6
+"""
+            + more,
+            16,
+        )
+        for qkv_bias, norms, norm, more in (
+            (
+                True,
+                False,
+                "layer_norm",
+                """
+vision_model.encoder.layers.*.attn.qkv.bias 18
+vision_model.encoder.layers.*.norm1.bias 6
+vision_model.encoder.layers.*.norm2.bias 6
+""",
+            ),
+            (
+                False,
+                True,
+                "rms_norm",
+                """
+vision_model.encoder.layers.*.attn.q_norm.weight 6
+vision_model.encoder.layers.*.attn.k_norm.weight 6
+""",
+            ),
         )
     ],
     "jais": [
@@ -919,8 +1055,8 @@ transformer.h.*.mlp.down_proj.bias 8
 
 def listed(case: Case, kind: str = "") -> Shapes:
     """Names and shapes of the lines that begin with ``kind``, each of them once."""
-    fields = case.config.get("text_config", case.config)
-    names = ("num_hidden_layers", "num_layers", "n_layer", "num_transformer_layers")
+    fields = case.config.get("llm_config", case.config.get("text_config", case.config))
+    names = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_transformer_layers")
     every = ",".join(map(str, range(next(fields[name] for name in names if fields.get(name)))))
     shapes: Shapes = {}
     for line in case.tensors.splitlines():
