@@ -27,7 +27,7 @@ class Arguments:
     they are held against the declaration; runs: minilm trains and exports it, or imports it.
     """
 
-    name: Annotated[tuple[str, ...], tyro.conf.Positional, option("NAME")] = ()
+    name: Annotated[tuple[str, ...], tyro.conf.Positional, option("[NAME ...]")] = ()
     """Only types with one of these in their names, or in those of GGUF: qwen."""
     json: Json = False
 
