@@ -54,6 +54,7 @@ _BY_CLASS = {
     "dia": "dia",
     "diffusion_gemma": "diffusion_gemma",
     "dinat": "dinat",
+    "encoder_decoder": "speech-encoder-decoder vision-encoder-decoder",
     "encoder_variants": "albert convbert fnet mobilebert squeezebert",
     "focalnet": "focalnet",
     "fun_asr": "fun_asr_nano",
@@ -94,7 +95,6 @@ _BY_CLASS = {
         "voxtral_realtime"
     ),
     "spectrogram_transformer": "audio-spectrogram-transformer",
-    "speech_encoder_decoder": "speech-encoder-decoder",
     "speecht5": "speecht5 speecht5_hifigan",
     "swiftformer": "swiftformer",
     "swin": "donut-swin swin swinv2",

@@ -7,7 +7,7 @@ from math import prod
 from random import Random
 from typing import Any
 
-from tests.architectures import draws_speech
+from tests.architectures import draws_gpt, draws_pictures, draws_speech, draws_vision
 from tests.architectures.draws import _flag, _maybe
 from tests.architectures.draws_classes import Config, Draw, _seq2seq, _t5
 from tests.architectures.draws_classes import encoder as encoder_sizes
@@ -236,15 +236,34 @@ _HEARD = ("hubert", "sew", "wav2vec2", "wav2vec2-bert", "wav2vec2-conformer", "w
 def _speech_encoder_decoder(random: Random) -> Config:
     heard, said = random.choice(_HEARD), random.choice(["bert", "roberta", "bart", "mbart"])
     encoder = draws_speech.DRAWS[heard][1](random) | {"model_type": heard}
-    if said.startswith(("bert", "roberta")):
+    return _encoder_decoder(random, encoder, said, encoder["hidden_size"])
+
+
+def _encoder_decoder(random: Random, encoder: Config, said: str, width: int) -> Config:
+    if said == "gpt2":
+        decoder = draws_gpt.DRAWS["gpt2"](random) | {"add_cross_attention": True}
+    elif said.startswith(("bert", "roberta")):
         decoder = encoder_sizes(random) | {"add_cross_attention": True, "is_decoder": True}
     else:
         decoder = _seq2seq(random)
     decoder |= {"model_type": said, "pad_token_id": 0}
     decoder.pop("id2label", None)
-    if _flag(random):
-        decoder["cross_attention_hidden_size"] = encoder["hidden_size"]
+    if said != "gpt2" and _flag(random):
+        decoder["cross_attention_hidden_size"] = width
     return {"encoder": encoder, "decoder": decoder}
 
 
+_SEEN = ("beit", "deit", "dinov2", "donut-swin", "swin", "swinv2", "vit")
+
+
+def _vision_encoder_decoder(random: Random) -> Config:
+    seen, said = random.choice(_SEEN), random.choice(["bert", "gpt2", "mbart", "roberta", "trocr"])
+    draws = draws_vision.DRAWS | draws_pictures.DRAWS
+    encoder = draws[seen][1](random) | {"model_type": seen}
+    encoder.pop("id2label", None)
+    width = encoder.get("hidden_size") or encoder["embed_dim"] * 2 ** (len(encoder["depths"]) - 1)
+    return _encoder_decoder(random, encoder, said, width)
+
+
 DRAWS["speech-encoder-decoder"] = (("SpeechEncoderDecoderModel",), _speech_encoder_decoder)
+DRAWS["vision-encoder-decoder"] = (("VisionEncoderDecoderModel",), _vision_encoder_decoder)
