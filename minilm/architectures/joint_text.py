@@ -95,8 +95,8 @@ def text_layout(config: Config, model: Model) -> Layout:
         raise UndeclaredClassError("config.json: text_config", shortened(kind), "a declared type")
     fields = {**model.text_defaults, **fields, "model_type": kind}
     fields["architectures"] = [model.text_class] if model.text_class else None
-    if not model.own_ties:
-        fields["tie_word_embeddings"] = is_tied(config, model)
+    if not model.own_ties and (tied := is_tied(config, model)) is not None:
+        fields["tie_word_embeddings"] = tied
     text = layout_of(fields)
     if model.changes:
         text = model.changes(text, config)
@@ -121,13 +121,19 @@ def text_layout(config: Config, model: Model) -> Layout:
     )
 
 
-def is_tied(config: Config, model: Model) -> bool:
-    """As the type has it: always as the whole config says, or as its text_config does too, or never."""
+def is_tied(config: Config, model: Model) -> bool | None:
+    """As the type has it: always as the whole config says, or as its text_config does too, or never.
+
+    None: as the text alone would be. So it was where no config says it, before transformers 5.
+    """
     text = sub_config(config, "text_config")
     if model.never_tied:
         return False
     if model.text_tied is not None and flag(text, "tie_word_embeddings", model.text_tied):
         return True
+    says = [each.get("tie_word_embeddings") is not None for each in (config, text)]
+    if is_version_4(config) and not any(says):
+        return None
     return is_tied_as_a_whole(config, model.tied)
 
 

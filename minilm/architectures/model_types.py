@@ -140,6 +140,7 @@ REMOTE_TYPES: dict[str, ModelType] = {
     "minimax_text_01": ModelType("minimax"),
     "mixformer-sequential": ModelType("mixformer"),
     "nemotron-nas": ModelType("deci", gguf="deci"),
+    "new": ModelType("modern_encoders", by_class=True),
     "openelm": ModelType("openelm", gguf="openelm"),
     "orion": ModelType("remote_llama", gguf="orion"),
     "phi-msft": ModelType("mixformer"),

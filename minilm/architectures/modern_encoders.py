@@ -23,7 +23,14 @@ from minilm.architectures.building_blocks import (
     separate_attention,
     sliding_layers,
 )
-from minilm.architectures.config_fields import field_name, flag, layers, size, whole_number
+from minilm.architectures.config_fields import (
+    field_name,
+    flag,
+    layers,
+    require,
+    size,
+    whole_number,
+)
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -218,8 +225,11 @@ def _nomic(config: Mapping[str, Any]) -> Layout:
 
 
 def _gte(config: Mapping[str, Any]) -> Layout:
-    heads = equal_heads(config, _GTE.heads)
-    block = "gte.encoder.layer.{i}"
+    """Its own code calls the type `new`, and may have three matrices of queries, keys and values."""
+    if config["model_type"] == "new":
+        require(config, "pack_qkv", True)
+    heads, prefix = equal_heads(config, _GTE.heads), f"{config['model_type']}."
+    block = prefix + "encoder.layer.{i}"
     attention = f"{block}.attention"
     return _encoder(
         config,
@@ -232,7 +242,7 @@ def _gte(config: Mapping[str, Any]) -> Layout:
             *linear(f"{block}.mlp.down_proj", d, f, components.FEED_FORWARD_DOWN, bias=True),
             *norm(f"{block}.mlp_ln", components.FEED_FORWARD_OUTPUT_NORM, bias=True),
         ),
-        prefix="gte.",
+        prefix=prefix,
         gain="embeddings.LayerNorm",
         head=("lm_head.dense", "lm_head.norm"),
         out=("lm_head.decoder", "lm_head.decoder.bias"),
@@ -309,6 +319,7 @@ _LAYOUTS = {
     "esmc": _esmc,
     "eurobert": _eurobert,
     "gte": _gte,
+    "new": _gte,
     "jina_embeddings_v3": _jina,
     "modernbert": _modernbert,
     "nomic_bert": _nomic,

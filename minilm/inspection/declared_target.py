@@ -130,14 +130,21 @@ def hugging_face_target(
 
 
 def _is_of_other_code(config: Mapping[str, Any], model_type: str) -> bool:
-    """Whether the class that config.json names is remote code, and not named as its model_type is."""
-    is_remote = isinstance(config.get("auto_map"), Mapping) and bool(class_name_of(config))
-    if not is_remote or model_type in REMOTE_TYPES:
+    """Whether remote code makes the class that config.json names, and it is not that of its model_type.
+
+    Such code has another name, or another name stands in `auto_map` than in `architectures`.
+    """
+    remote = config.get("auto_map")
+    named = class_name_of(config)
+    if not isinstance(remote, Mapping) or not named or model_type in REMOTE_TYPES:
         return False
-    name, kind = (
-        "".join(filter(str.isalnum, each)).lower() for each in (class_name_of(config), model_type)
-    )
-    return not name.startswith(kind)
+    models = {
+        str(path).rpartition(".")[2]
+        for auto, path in remote.items()
+        if auto.startswith("AutoModel")
+    }
+    name, kind = ("".join(filter(str.isalnum, each)).lower() for each in (named, model_type))
+    return not name.startswith(kind) or (bool(models) and named not in models)
 
 
 def _quantized_note(config: Mapping[str, Any]) -> str:

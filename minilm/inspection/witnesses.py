@@ -240,6 +240,6 @@ def _no_witness(target: Target, may_be_live: bool) -> FormatError:
     return FormatError(
         target.name,
         f"{named} without weights",
-        f"one of the {len(MODEL_TYPES) + 1} that `minilm architectures` lists",
+        f"one of the {len(MODEL_TYPES)} that `minilm architectures` lists",
         f"{offer}; or {remedy}" if offer else remedy,
     )

@@ -1,6 +1,7 @@
 """A text that no recipe was tuned on: Python's standard library by BPE, bits a byte in nanoGPT's own time.
 
-nanoGPT reads the tokens of minilm, each as a character of a text of its own, so that both predict the same.
+nanoGPT reads the tokens of minilm, each as a character of a text of its own, so that both predict the same;
+nanochat's recipe, where there is a checkout, the tokens themselves.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from scripts.benchmarks import nanogpt
+from scripts.benchmarks import nanochat, nanogpt
 from scripts.benchmarks.runs import Bench, command_line, medians
 
 # As they are, but for the steps, which end within nanoGPT's time.
 PRESETS = ("nano", "nano-fast")
+VOCABULARY = 1024  # the presets'
 # Of nanoGPT: the presets' context, its README's batch for a CPU, and as many tokens as its run there reads.
 CONTEXT, BATCH, STEPS = 128, 12, nanogpt.README_STEPS // 2
 FIRST_CHARACTER = (
@@ -46,7 +48,13 @@ def default_text(bench: Bench) -> dict[str, Any]:
                 own["--max-steps"] = bench.steps_within(own, runs["peer"][0]["seconds"])
             runs[preset].append(bench.ending_within(own, runs["peer"][-1]["seconds"]))
     bits_per_nat = dataset.val_labels / math.log(2) / dataset.val_bytes
-    for each in runs["peer"]:
+    if bench.nanochat is not None:
+        tokens = nanochat.write_tokens(
+            np.asarray(dataset.train[:]), np.asarray(dataset.val[:]), VOCABULARY, CONTEXT, folder
+        )
+        seconds = statistics.median(each["seconds"] for each in runs["peer"])
+        runs["nanochat"] = [nanochat.best(bench.nanochat, tokens, seconds)]
+    for each in (*runs["peer"], *runs.get("nanochat", ())):
         each["bits_per_byte"] = each["loss"] * bits_per_nat
     middle = {name: medians(each) for name, each in runs.items()}
     return {

@@ -25,6 +25,7 @@ class Bench:
     data: Path
     repeats: int
     peer_folder: Path | None
+    nanochat: Path | None = None
     runs: int = 0
 
     def __post_init__(self) -> None:

@@ -78,6 +78,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the comparisons that the arguments name."""
     parser = OneLineParser(prog="bench.py train", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--peer", type=Path, metavar="FOLDER", help="a checkout of nanoGPT")
+    parser.add_argument(
+        "--nanochat", type=Path, metavar="FOLDER", help="a checkout of nanochat, for default_text"
+    )
     parser.add_argument("--data", type=Path, required=True, help="a text file, read by both")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=(*PARTS, "gpu"), default=[*PARTS, "gpu"])
@@ -96,7 +99,8 @@ def main(arguments: Sequence[str]) -> int:
     if not check_out(options.out):
         return 2
     with tempfile.TemporaryDirectory(prefix="minilm-bench-") as folder:
-        bench = Bench(Path(folder), options.data.resolve(), options.repeats, options.peer)
+        data, nanochat = options.data.resolve(), options.nanochat and options.nanochat.resolve()
+        bench = Bench(Path(folder), data, options.repeats, options.peer, nanochat)
         parts = PARTS | {"gpu": partial(gpu, stages=options.stages)}
         results = {part: parts[part](bench) for part in options.only}
     date = datetime.date.today().isoformat()

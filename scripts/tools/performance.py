@@ -137,6 +137,13 @@ def default_text(figures: dict[str, Any]) -> str:
         f"| nanoGPT | {peer['parameters']:,.0f} | {peer['seconds']:.0f} | {part['peer_tokens']:,} "
         f"| {peer['bits_per_byte']:.3f} |",
     ]
+    chat = medians.get("nanochat")
+    if chat is not None:
+        lines.append(
+            f"| nanochat's recipe, {chat['batch']:,.0f} tokens a step | {chat['parameters']:,.0f} "
+            f"| {chat['trained']:.0f} of training | {chat['tokens']:,.0f} | {chat['bits_per_byte']:.3f}, "
+            f"{chat['bits_per_byte'] / peer['bits_per_byte'] - 1:+.1%} |"
+        )
     for name, ratio in part["ratio"].items():
         run = medians[name]
         lines.append(
@@ -147,9 +154,21 @@ def default_text(figures: dict[str, Any]) -> str:
         f"    python {_complete(command)}\n" for command in part["commands"].values()
     )
     runs = counted(len(part["runs"]["peer"]), "run")
+    tried = f"\n\n{_nanochat(part['runs']['nanochat'][0])}" if chat is not None else ""
     return (
         "\n".join(lines)
-        + f"\n\n{runs} of each, by:\n\n{commands}    python {part['peer_command']}\n"
+        + f"{tried}\n\n{runs} of each, by:\n\n{commands}    python {part['peer_command']}\n"
+    )
+
+
+def _nanochat(best: dict[str, Any]) -> str:
+    others = ", ".join(
+        f"{run['batch']:,} tokens a step {run['loss'] * best['bits_per_byte'] / best['loss']:.3f}"
+        for run in best["tried"]
+    )
+    return (
+        "nanochat's model and optimizer have the shape of `nano` and its own parts, and the schedule of its "
+        f"`base_train.py` for that batch; its start and compiler are not counted. Bits a byte by {others}."
     )
 
 

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 import minilm
 from minilm.architectures import layout_of, layout_of_class
+from minilm.errors import ConfigError
 from tests.architectures.record import CLASSES, DRAWS, drawn, drawn_class
 
 CAUSAL = [pytest.param(name, "", id=name) for name in DRAWS]
@@ -159,3 +160,36 @@ def test_code_of_another_repository_is_noted(
         f"'{class_name}' is code of its own repository, which is not read: counted as {model_type}"
     )
     assert (note in minilm.inspect(tmp_path / "config.json").notes) == noted
+
+
+@pytest.mark.parametrize(
+    ("path", "noted"),
+    [
+        ("modeling_lora.XLMRobertaLoRA", True),
+        ("owner/code--modeling_xlm_roberta.XLMRobertaModel", False),
+    ],
+)
+def test_code_under_another_name_is_noted(path: str, noted: bool, tmp_path: Path) -> None:
+    """Jina's embeddings name transformers' class, and have another one in their place."""
+    config = {"model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"]}
+    config |= {"auto_map": {"AutoConfig": "configuration.Other", "AutoModel": path}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    notes = minilm.inspect(tmp_path / "config.json").notes
+    assert any("is code of its own repository" in note for note in notes) == noted
+
+
+@pytest.mark.parametrize("ending", ["Model", "ForMaskedLM"])
+def test_new_is_the_name_of_gte_in_its_own_code(ending: str) -> None:
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "vocab_size": 9}
+    own, other = (
+        layout_of({"model_type": kind, "architectures": [name + ending], **sizes})
+        for kind, name in (("new", "New"), ("gte", "Gte"))
+    )
+    shapes = [
+        {tensor.name.removeprefix(f"{layout.family}."): tensor.shape for tensor in named}
+        for layout in (own, other)
+        for named in [list(layout.named_tensors(layout.tensors))]
+    ]
+    assert shapes[0] == shapes[1]
+    with pytest.raises(ConfigError, match="pack_qkv"):
+        layout_of({"model_type": "new", "pack_qkv": False})

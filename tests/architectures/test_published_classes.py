@@ -30,6 +30,26 @@ _CLIP_L = {
     "image_size": 336,
     "patch_size": 14,
 }
+_INTERN_VIT = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "intermediate_size": 4096,
+    "image_size": 448,
+    "norm_type": "layer_norm",
+    "qkv_bias": True,
+    "qk_normalization": False,
+}
+
+
+def _internvl(text: dict[str, Any]) -> dict[str, Any]:
+    sizes = {"vocab_size": 151674, "num_key_value_heads": 2, "tie_word_embeddings": False}
+    return {
+        "model_type": "internvl_chat",
+        "llm_config": {"model_type": "qwen2", **sizes, **text},
+        "vision_config": _INTERN_VIT,
+    }
+
+
 # name: class, config.json, parameters
 PUBLISHED: dict[str, tuple[str, dict[str, Any], int]] = {
     "google-bert/bert-base-uncased": ("BertModel", {"model_type": "bert"}, 109_482_240),
@@ -252,6 +272,90 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], int]] = {
             "intermediate_size": 4096,
         },
         315_461_792,
+    ),
+    "OpenGVLab/InternVL2_5-1B": (
+        "InternVLChatModel",
+        _internvl(
+            {
+                "hidden_size": 896,
+                "intermediate_size": 4864,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 14,
+            }
+        ),
+        938_193_024,
+    ),
+    "OpenGVLab/InternVL2_5-2B": (
+        "InternVLChatModel",
+        _internvl(
+            {
+                "model_type": "internlm2",
+                "vocab_size": 92553,
+                "hidden_size": 2048,
+                "intermediate_size": 8192,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 8,
+                "bias": False,
+            }
+        ),
+        2_205_754_368,
+    ),
+    "OpenGVLab/InternVL2_5-4B": (
+        "InternVLChatModel",
+        _internvl(
+            {
+                "hidden_size": 2048,
+                "intermediate_size": 11008,
+                "num_hidden_layers": 36,
+                "num_attention_heads": 16,
+            }
+        ),
+        3_712_637_952,
+    ),
+    # No field says whether its head is tied, as transformers 4 wrote it.
+    "mistralai/Mistral-Small-3.1-24B-Instruct-2503": (
+        "Mistral3ForConditionalGeneration",
+        {
+            "model_type": "mistral3",
+            "transformers_version": "4.50.0.dev0",
+            "multimodal_projector_bias": False,
+            "vision_feature_layer": -1,
+            "text_config": {
+                "model_type": "mistral",
+                "head_dim": 128,
+                "hidden_size": 5120,
+                "intermediate_size": 32768,
+                "num_attention_heads": 32,
+                "num_hidden_layers": 40,
+                "num_key_value_heads": 8,
+                "vocab_size": 131072,
+            },
+            "vision_config": {
+                "model_type": "pixtral",
+                "head_dim": 64,
+                "hidden_size": 1024,
+                "image_size": 1540,
+                "intermediate_size": 4096,
+                "num_attention_heads": 16,
+                "num_hidden_layers": 24,
+                "patch_size": 14,
+            },
+        },
+        24_011_361_280,
+    ),
+    "microsoft/trocr-base-printed": (
+        "VisionEncoderDecoderModel",
+        {
+            "model_type": "vision-encoder-decoder",
+            "encoder": {"model_type": "vit", "image_size": 384, "qkv_bias": False},
+            "decoder": {
+                "model_type": "trocr",
+                "cross_attention_hidden_size": 768,
+                "vocab_size": 50265,
+            },
+        },
+        333_921_792,
     ),
     "answerdotai/ModernBERT-base": (
         "ModernBertForMaskedLM",
