@@ -55,9 +55,7 @@ def _sum_and_change(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     change = losses.exp_()
     ones = torch.ones_like(change[:, :1])
     change.scatter_add_(1, targets.clamp_min(0)[:, None], -ones)
-    is_ignored = targets == IGNORED
-    if is_ignored.any():
-        change[is_ignored] = 0
+    change *= (targets != IGNORED)[:, None]
     return total, change
 
 
