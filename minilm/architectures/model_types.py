@@ -130,6 +130,7 @@ REMOTE_TYPES: dict[str, ModelType] = {
     "exaone": ModelType("exaone3", gguf="exaone"),
     "grok-1": ModelType("grok1", gguf="grok"),
     "hf_olmo": ModelType("hf_olmo"),
+    "hunyuan": ModelType("hunyuan"),
     "internlm": ModelType("remote_llama"),
     "internlm2": ModelType("internlm2", gguf="internlm2"),
     "internvl_chat": ModelType("internvl_chat", by_class=True),

@@ -586,6 +586,44 @@ model.transformer.blocks.*.ff_out.bias 8
             16,
         ),
     ],
+    "hunyuan": [
+        Case(
+            "MindIE-LLM atb_llm/models/hunyuan/modeling_hunyuan.py",
+            GROUPED
+            | {
+                "num_hidden_layers": 3,
+                "tie_word_embeddings": True,
+                "use_cla": True,
+                "cla_share_factor": 2,
+                "use_qk_norm": True,
+                "num_experts": 2,
+                "num_shared_expert": 1,
+                "moe_topk": 1,
+            },
+            TIED
+            + NORMS
+            + experts("model.layers.*.mlp.experts", LLAMA_NAMES)
+            + """
+model.layers.*.self_attn.q_proj.weight 8 8
+model.layers.<0,2>.self_attn.k_proj.weight 4 8
+model.layers.<0,2>.self_attn.v_proj.weight 4 8
+model.layers.*.self_attn.o_proj.weight 8 8
+model.layers.*.self_attn.query_layernorm.weight 2
+model.layers.*.self_attn.key_layernorm.weight 2
+model.layers.*.mlp.gate.wg.weight 2 8
+model.layers.*.mlp.shared_mlp.gate_proj.weight 6 8
+model.layers.*.mlp.shared_mlp.up_proj.weight 6 8
+model.layers.*.mlp.shared_mlp.down_proj.weight 8 6
+""",
+            16,
+        ),
+        Case(
+            "MindIE-LLM atb_llm/models/hunyuan/modeling_hunyuan.py",
+            GROUPED | {"tie_word_embeddings": False},
+            OUTSIDE + NORMS + GROUPED_ATTENTION + MLP,
+            16,
+        ),
+    ],
     "internlm": [
         Case(
             "internlm/internlm-7b modeling_internlm.py",
