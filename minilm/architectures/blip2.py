@@ -45,7 +45,8 @@ def layout(config: Config) -> Layout:
     if name and not name.endswith(WITH_ENCODERS):
         raise undeclared_class(config)
     vision = sub_config(config, "vision_config")
-    own = sub_config(config, "qformer_config")
+    width = size(vision, "hidden_size", 1408)
+    own = {**sub_config(config, "qformer_config"), "encoder_hidden_size": width}
     has_words = config["model_type"] != "blip-2"
     reads_text = has_words or flag(own, "use_qformer_text_input", False)
     symbols = {
