@@ -39,8 +39,9 @@ GRANITE = Kind(1024, 16, 4096, 80, 7, biases=True, is_granite=True)
 
 
 def conformer_heads(config: Config, kind: Kind) -> Heads:
-    """As these encoders have them: as many keys as queries."""
-    return read_heads(config, kv_heads=None, defaults=(kind.width, 8, None, None), rounds=True)
+    """As these encoders have them: as many keys as queries, in Granite whatever its fields say."""
+    groups = None if kind.is_granite else "num_key_value_heads"
+    return read_heads(config, kv_heads=groups, defaults=(kind.width, 8, None, None), rounds=True)
 
 
 def fast_conformer(config: Config, kind: Kind, prefix: str) -> Part:
@@ -98,11 +99,11 @@ def _feed_forward(config: Config, kind: Kind, name: str) -> Tensors:
 
 def _attention(config: Config, kind: Kind, name: str, heads: Heads) -> Tensors:
     bias = flag(config, "attention_bias", kind.biases) and not kind.is_granite
-    inner, part = heads.queries, components.POSITION_EMBEDDING
+    inner, keys, part = heads.queries, heads.keys, components.POSITION_EMBEDDING
     maps = (
         *linear(f"{name}.q_proj", inner, d, components.ATTENTION_QUERY, bias=bias),
-        *linear(f"{name}.k_proj", inner, d, components.ATTENTION_KEY, bias=bias),
-        *linear(f"{name}.v_proj", inner, d, components.ATTENTION_VALUE, bias=bias),
+        *linear(f"{name}.k_proj", keys, d, components.ATTENTION_KEY, bias=bias),
+        *linear(f"{name}.v_proj", keys, d, components.ATTENTION_VALUE, bias=bias),
         *linear(
             f"{name}.o_proj", d, inner, components.ATTENTION_OUTPUT, bias=bias or kind.is_granite
         ),

@@ -50,13 +50,14 @@ class _Variant:
 
     sizes: tuple[int, int, int, int, int] = (16384, 1024, 8, 4096, 1024)
     head_dim: int | None = None
+    kv_heads: int | None = None
     biases: bool = True
     is_gated: bool = False
     tied: bool = False
 
 
 _VARIANTS = {
-    "canary": _Variant(head_dim=128, tied=True),
+    "canary": _Variant(head_dim=128, kv_heads=8, tied=True),
     "cohere_asr": _Variant(),
     "moonshine_streaming": _Variant((32768, 320, 6, 1280, 4096), biases=False, is_gated=True),
 }
@@ -70,7 +71,8 @@ def layout(config: Config) -> Layout:
     variant = _VARIANTS[family]
     fields = sub_config(config, "decoder_config") if family == "canary" else config
     vocabulary, width, depth, inner, context = variant.sizes
-    heads = read_heads(fields, defaults=(width, 8, None, variant.head_dim), rounds=True)
+    sizes = (width, 8, variant.kv_heads, variant.head_dim)
+    heads = read_heads(fields, defaults=sizes, rounds=True)
     symbols = {
         "V": size(fields, "vocab_size", vocabulary),
         "T": size(fields, "max_position_embeddings", context),

@@ -18,13 +18,15 @@ DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
 
 def conformer(random: Random, **more: Any) -> Config:
     """The sizes of a conformer over a spectrogram; ``more`` are drawn or left out."""
-    heads = random.randint(1, 3)
+    groups = random.randint(1, 2)
+    heads = groups * random.randint(1, 3)
     return {
         "hidden_size": 4 * heads * random.randint(1, 3),
         "num_attention_heads": heads,
         "num_hidden_layers": random.randint(1, 3),
         **_maybe(
             random,
+            num_key_value_heads=groups,
             intermediate_size=random.randint(1, 60),
             attention_bias=_flag(random),
             conv_kernel_size=random.choice([1, 3, 5]),
@@ -93,11 +95,12 @@ DRAWS |= {
 
 def _decoder(random: Random, **more: Any) -> Config:
     """The sizes of a decoder that attends to a conformer."""
-    heads = random.randint(1, 3)
+    groups = random.randint(1, 2)
+    heads = groups * random.randint(1, 3)
     return {
         "hidden_size": 4 * heads * random.randint(1, 3),
         "num_attention_heads": heads,
-        "num_key_value_heads": heads,
+        "num_key_value_heads": groups,
         "num_hidden_layers": random.randint(1, 3),
         **_maybe(
             random,
@@ -113,6 +116,9 @@ def _decoder(random: Random, **more: Any) -> Config:
 def _canary(random: Random) -> Config:
     config = _around(parakeet, random, tie_word_embeddings=_flag(random))
     config["decoder_config"] = _decoder(random)
+    if _flag(random):
+        del config["decoder_config"]["num_key_value_heads"]
+        config["decoder_config"] |= {"num_attention_heads": 16, "hidden_size": 16}
     if "vocab_size" in config:
         config["decoder_config"]["vocab_size"] = config["vocab_size"]
     return config
