@@ -59,14 +59,7 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "num_hidden_layers": "layers",
         },
     ),
-    (
-        "moonshine",
-        {
-            "num_attention_heads": "decoder_num_attention_heads",
-            "num_hidden_layers": "decoder_num_hidden_layers",
-            "num_key_value_heads": "decoder_num_key_value_heads",
-        },
-    ),
+    ("moonshine", {"num_hidden_layers": "decoder_num_hidden_layers"}),
     ("recurrent_gemma", {"sliding_window": "attention_window_size"}),
     ("segformer", {"num_hidden_layers": "num_encoder_blocks"}),
     # The parts of larger models.

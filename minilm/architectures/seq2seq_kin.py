@@ -96,7 +96,7 @@ def _prophetnet(config: Config) -> Layout:
 
 
 def _moonshine(config: Config) -> Layout:
-    says, num_layers = _moonshine_heads(config, "decoder")
+    heads = _moonshine_heads(config)
     body, tied = "model.decoder", flag(config, "tie_word_embeddings", True)
     table = Tensor(
         f"{body}.embed_tokens.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP
@@ -105,39 +105,38 @@ def _moonshine(config: Config) -> Layout:
         "moonshine",
         (
             table,
-            *_moonshine_encoder(config),
-            *_moonshine_layer(config, f"{body}.layers.{{i}}", says),
+            *_moonshine_encoder(config, heads),
+            *_moonshine_layer(config, f"{body}.layers.{{i}}", heads),
             *norm(f"{body}.norm", components.FINAL_NORM, repeat=ONE),
             *lm_head("proj_out", tied=tied),
         ),
         {
             "V": size(config, "vocab_size", 32768),
-            "L": num_layers,
-            "Y": _moonshine_heads(config, "encoder")[1],
+            "L": layers(config, "decoder_num_hidden_layers", 6),
+            "Y": layers(config, "encoder_num_hidden_layers", 6),
             "f": size(config, "intermediate_size", 1152),
-            **says.symbols,
+            **heads.symbols,
         },
         ties=(("proj_out.weight", table.name),) if tied else (),
-        attention=(says.attention(), says.attention()),
+        attention=(heads.attention(), heads.attention()),
         context_length=size(config, "max_position_embeddings", 512),
     )
 
 
-def _moonshine_heads(config: Config, stack: str) -> tuple[Heads, int]:
-    heads = read_heads(
+def _moonshine_heads(config: Config) -> Heads:
+    """Of the encoder, which transformers gives the decoder too, whatever its fields say."""
+    return read_heads(
         config,
-        heads=f"{stack}_num_attention_heads",
-        kv_heads=f"{stack}_num_key_value_heads",
+        heads="encoder_num_attention_heads",
+        kv_heads="encoder_num_key_value_heads",
         head_dim=None,
         defaults=(288, 8, None, None),
     )
-    return heads, layers(config, f"{stack}_num_hidden_layers", 6)
 
 
-def _moonshine_encoder(config: Config) -> Tensors:
-    heads, _ = _moonshine_heads(config, "encoder")
+def _moonshine_encoder(config: Config, heads: Heads) -> Tensors:
     width, encoder, part = heads.symbols["d"], "model.encoder", components.ENCODER
-    layer, keys = f"{encoder}.layers.{{i}}", as_polynomial(heads.keys.value(heads.symbols))
+    layer = f"{encoder}.layers.{{i}}"
     return as_encoder(
         [
             *_convolution(f"{encoder}.conv1", width, 1, 127)[:1],
@@ -146,7 +145,7 @@ def _moonshine_encoder(config: Config) -> Tensors:
             *norm(f"{encoder}.groupnorm", part, bias=True, repeat=ONE),
             *separate_attention(
                 f"{layer}.self_attn",
-                heads._replace(queries=d, keys=keys),
+                heads,
                 qkv_bias=flag(config, "attention_bias", False),
                 repeat=Y,
             ),

@@ -394,14 +394,11 @@ def _moonshine(random: Random) -> Config:
     return {
         "hidden_size": heads * 4,
         "encoder_num_attention_heads": heads,
-        "decoder_num_attention_heads": heads,
+        "decoder_num_attention_heads": 2 * heads,
         "encoder_num_hidden_layers": random.randint(1, 3),
         "decoder_num_hidden_layers": random.randint(1, 3),
-        # transformers takes the encoder's for the decoder too.
-        **dict.fromkeys(
-            ("encoder_num_key_value_heads", "decoder_num_key_value_heads"),
-            random.choice([None, 1]),
-        ),
+        "encoder_num_key_value_heads": random.choice([None, 1]),
+        "decoder_num_key_value_heads": random.choice([None, 1]),
         **_maybe(
             random,
             vocab_size=random.randint(3, 90),
