@@ -99,7 +99,15 @@ def layout(config: Config) -> Layout:
         ties=(*stacks, *((("lm_head.weight", table.name),) if tied else ())),
         attention=(own, own),  # to the text so far, and to the encoder's
     )
-    return _with_class(result, config, encoder, table)
+    result = _with_class(result, config, encoder, table)
+    return result if tied or family != "switch_transformers" else _with_own_tables(result)
+
+
+def _with_own_tables(result: Layout) -> Layout:
+    """Each stack with its own: Switch Transformers ties all tables or none."""
+    table, *others = result.tensors
+    own = (replace(table, name=name) for name, _ in result.ties)
+    return replace(result, tensors=(table, *own, *others), ties=())
 
 
 def _with_class(result: Layout, config: Config, encoder: Tensors, table: Tensor) -> Layout:

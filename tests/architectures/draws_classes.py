@@ -285,6 +285,7 @@ def _switch(random: Random) -> Config:
         num_sparse_encoder_layers=random.randint(0, 3),
         num_sparse_decoder_layers=random.randint(0, 3),
         router_bias=_flag(random),
+        tie_word_embeddings=_flag(random),
     )
 
 
