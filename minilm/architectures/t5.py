@@ -227,7 +227,7 @@ def _feed_forward(
     kind = config.get("feed_forward_proj", variant.feed_forward)
     if not isinstance(kind, str):
         raise ConfigError("config.json: feed_forward_proj", shortened(kind), "an activation")
-    gated = kind.startswith("gated-") and not is_switch
+    gated = flag(config, "is_gated_act", kind.startswith("gated-")) and not is_switch
     own = f"{prefix}.mlp" if is_switch else f"{prefix}.DenseReluDense"
     up, down = components.FEED_FORWARD_UP, components.FEED_FORWARD_DOWN
     tensors: list[Tensor] = []

@@ -267,6 +267,7 @@ def _t5(random: Random) -> Config:
             num_heads=random.randint(1, 4),
             relative_attention_num_buckets=4,
             feed_forward_proj=random.choice(["relu", "gated-gelu", "gated-silu"]),
+            is_gated_act=_flag(random),
         ),
     }
 
