@@ -15,7 +15,7 @@ from minilm.architectures.config_fields import size
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
-from minilm.ledger.symbols import ONE, ZERO, Polynomial, symbol
+from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial, symbol
 
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 WITH_ENCODERS = "ForConditionalGeneration"
@@ -37,9 +37,9 @@ class TaskHeads:
     """What an encoder's classes add to its body, whose names begin with ``prefix``.
 
     ``pooler`` is its matrix in the body, empty where it has none; with ``pooler_outside`` classifiers
-    have one beside the body. Classes of a text are read behind the pooler, or behind a matrix ``dense``
-    and a ``norm`` of their own, by ``classifier``; those of tokens by ``tokens``. ``language`` are the
-    endings of the classes that have the layout's own head.
+    have one beside the body, as wide as `pooler_hidden_size` says. Classes of a text are read behind the
+    pooler, or behind a matrix ``dense`` and a ``norm`` of their own, by ``classifier``; those of tokens by
+    ``tokens``. ``language`` are the endings of the classes that have the layout's own head.
     """
 
     prefix: str
@@ -152,7 +152,9 @@ def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> L
     own += heads.before
     kept = own if heads.keeps_pooler else heads.before
     if heads.pooler_outside:
-        own = head("pooler.dense", d, component=components.POOLER)
+        own_width = size(config, "pooler_hidden_size", layout.symbols["d"])
+        width = d if own_width == layout.symbols["d"] else as_polynomial(own_width)
+        own = head("pooler.dense", width, inputs=width, component=components.POOLER)
     if name.endswith("ForNextSentencePrediction") and heads.order:
         return replace(body, tensors=(*bare, *own, *pairs))
     if name.endswith("ForMultipleChoice"):

@@ -31,7 +31,7 @@ from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial, symbol
 
-p, i = symbol("p"), symbol("i")
+p = symbol("p")
 _BERT_HEAD = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm")
 _ROBERTA_HEAD = ("lm_head.dense", "lm_head.layer_norm")
 
@@ -43,7 +43,8 @@ class _Encoder(Defaults):
     ``layer`` names query, key, value, output, their norm, feed-forward up and down, and its norm.
     ``fields`` are the names for BERT's. ``more`` are the tensors beyond those. ``head`` are the dense map
     and the norm in front of the table, which has its bias under ``bias`` and, not tied, its name ``out``;
-    with no such name it always multiplies by the table.
+    with no such name it always multiplies by the table. ``table_width`` is the field of the tables' width
+    where it may be another than the model's.
     """
 
     prefix: str
@@ -61,6 +62,7 @@ class _Encoder(Defaults):
     adds_twice: bool = True  # whether ``out`` has a bias of its own, which is tied with the other
     classes: Mapping[str, Any] = field(default_factory=dict)
     tied: bool = True
+    table_width: str = ""
 
 
 _BASE: dict[str, Any] = {
@@ -105,7 +107,10 @@ def _layout(config: Config, encoder: _Encoder) -> Layout:
         "f": size(config, name("intermediate_size"), encoder.feed_forward),
         **heads.symbols,
     }
-    prefix = f"{encoder.prefix}."
+    prefix, width = f"{encoder.prefix}.", d
+    table_width = size(config, encoder.table_width, symbols["d"])
+    if table_width != symbols["d"]:
+        width, symbols["p"] = p, table_width
     table = f"{prefix}embeddings.word_embeddings.weight"
     tied = flag(config, "tie_word_embeddings", encoder.tied)
     ties = [(f"{encoder.out}.weight", table)] if encoder.out else []
@@ -114,10 +119,10 @@ def _layout(config: Config, encoder: _Encoder) -> Layout:
     result = Layout(
         config["model_type"],
         (
-            *_tables(config, encoder, table),
+            *_tables(config, encoder, table, width),
             *encoder_layer(f"{prefix}{encoder.block}", encoder.layer),
             *(replace(t, name=prefix + t.name) for t in encoder.more(config)),
-            *_head(encoder, tied=tied),
+            *_head(encoder, width, tied=tied),
         ),
         symbols,
         ties=tuple(pair for pair in ties if pair[0] != pair[1]) if tied else (),
@@ -128,19 +133,23 @@ def _layout(config: Config, encoder: _Encoder) -> Layout:
     return with_class(result, config, TaskHeads(prefix, **encoder.classes))
 
 
-def _tables(config: Config, encoder: _Encoder, table: str) -> Tensors:
+def _tables(config: Config, encoder: _Encoder, table: str, width: Polynomial) -> Tensors:
     prefix = f"{encoder.prefix}.embeddings"
-    tables = [Tensor(table, (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP)]
+    tables = [Tensor(table, (V, width), components.TOKEN_EMBEDDING, Role.LOOKED_UP)]
     has_positions = encoder.more_positions is not None
     if config.get("position_embedding_type") == "rotary":
         has_positions = False
     if has_positions and flag(config, "position_biased_input", True):
         rows = T + (encoder.more_positions or 0)
-        tables.append(lookup(f"{prefix}.position_embeddings", rows, components.POSITION_EMBEDDING))
+        part = components.POSITION_EMBEDDING
+        tables.append(lookup(f"{prefix}.position_embeddings", rows, part, width))
     if encoder.token_types is not None:
         rows = _count(config, "type_vocab_size", encoder.token_types)
         if rows != ZERO:
-            tables.append(lookup(f"{prefix}.token_type_embeddings", rows))
+            tables.append(lookup(f"{prefix}.token_type_embeddings", rows, width=width))
+    if width != d:
+        part = components.EMBEDDING_PROJECTION
+        tables += linear(f"{prefix}.embed_proj", d, width, part, repeat=ONE)
     if encoder.norm:
         name = f"{encoder.prefix}.{encoder.norm}"
         tables += norm(name, components.EMBEDDING_NORM, bias=True, repeat=ONE)
@@ -152,8 +161,9 @@ def _count(config: Config, name: str, default: int) -> Polynomial:
     return as_polynomial(0 if value == 0 else size(config, name, default))
 
 
-def _head(encoder: _Encoder, *, tied: bool) -> Tensors:
-    head = masked_head(encoder.head, encoder.out, encoder.bias, tied=tied or not encoder.out)
+def _head(encoder: _Encoder, width: Polynomial, *, tied: bool) -> Tensors:
+    names, has_own = (encoder.head, encoder.out, encoder.bias), bool(encoder.out)
+    head = masked_head(*names, tied=tied or not has_own, width=width if has_own else d)
     return head if encoder.adds_twice else tuple(t for t in head if t.name != f"{encoder.out}.bias")
 
 
@@ -230,7 +240,11 @@ _DISTILBERT_LAYER = (
     "ffn.lin1 ffn.lin2 output_layer_norm"
 )
 _DEBERTA_CLASSES = {"pooler": "", "pooler_outside": True}
-_DEBERTA: dict[str, Any] = {"token_types": 0, "classes": _DEBERTA_CLASSES}
+_DEBERTA: dict[str, Any] = {
+    "token_types": 0,
+    "classes": _DEBERTA_CLASSES,
+    "table_width": "embedding_size",
+}
 # Of the model's own repository, which transformers has for ``legacy: false``.
 _OWN_DEBERTA_HEAD: dict[str, Any] = {
     "head": ("lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm"),

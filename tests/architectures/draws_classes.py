@@ -94,6 +94,8 @@ def _deberta(random: Random) -> Config:
         talking_head=_flag(random),
         position_biased_input=_flag(random),
         legacy=_flag(random),
+        embedding_size=5,
+        pooler_hidden_size=random.randint(1, 9),
     )
 
 
