@@ -137,8 +137,8 @@ def _tables(config: Config, encoder: _Encoder, table: str, width: Polynomial) ->
     prefix = f"{encoder.prefix}.embeddings"
     tables = [Tensor(table, (V, width), components.TOKEN_EMBEDDING, Role.LOOKED_UP)]
     has_positions = encoder.more_positions is not None
-    if config.get("position_embedding_type") == "rotary":
-        has_positions = False
+    if encoder.prefix == "esm":
+        has_positions = config.get("position_embedding_type", "absolute") == "absolute"
     if has_positions and flag(config, "position_biased_input", True):
         rows = T + (encoder.more_positions or 0)
         part = components.POSITION_EMBEDDING
@@ -196,11 +196,18 @@ def _mpnet(config: Config) -> Tensors:
 
 def _nystromformer(config: Config) -> Tensors:
     taps = config.get("conv_kernel_size", 65)
-    if taps is None:
-        return ()
-    shape = (h, ONE, as_polynomial(size(config, "conv_kernel_size", 65)), ONE)
+    return () if taps is None else _convolution(size(config, "conv_kernel_size", 65))
+
+
+def _convolution(taps: int) -> Tensors:
+    """Of each head over the tokens, beside its attention."""
+    shape = (h, ONE, as_polynomial(taps), ONE)
     part = components.CONVOLUTION
     return (Tensor(f"{SELF_ATTENTION}.conv.weight", shape, part, Role.MULTIPLIED, L),)
+
+
+def _yoso(config: Config) -> Tensors:
+    return () if config.get("conv_window") is None else _convolution(size(config, "conv_window"))
 
 
 def _esm(config: Config) -> Tensors:
@@ -349,6 +356,7 @@ _ENCODERS = {
         context=4096,
         more_positions=2,
         token_types=1,
+        more=_yoso,
         classes=_PRE_CLASSIFIED,
     ),
 }

@@ -149,7 +149,7 @@ _declare(
     TEXT[:3],
     lambda random: encoder(random, type_vocab_sizes=[3, 4, 5, 6, 7, 2, 3]),
 )
-_declare("yoso", "Yoso", CHOICE, _types)
+_declare("yoso", "Yoso", CHOICE, lambda random: _types(random) | _maybe(random, conv_window=3))
 
 
 def _llama(random: Random) -> Config:
@@ -438,7 +438,11 @@ def _esm(random: Random) -> Config:
     config = {
         "vocab_size": 33,
         "pad_token_id": 1,
-        **_maybe(random, emb_layer_norm_before=_flag(random)),
+        **_maybe(
+            random,
+            emb_layer_norm_before=_flag(random),
+            position_embedding_type=random.choice(["absolute", "relative_key"]),
+        ),
     }
     return encoder(random) | config
 
