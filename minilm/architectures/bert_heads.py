@@ -12,6 +12,7 @@ from typing import Any
 from minilm.architectures.bert_decoder import VARIANTS
 from minilm.architectures.bert_decoder import layout as language_model
 from minilm.architectures.building_blocks import d
+from minilm.architectures.config_fields import flag
 from minilm.architectures.task_heads import (
     ROBERTA_CLASSES,
     TaskHeads,
@@ -47,6 +48,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     family = config["model_type"]
     result = language_model(config)
     heads = TaskHeads(f"{VARIANTS[family].prefix}.", **_OTHERS.get(family, ROBERTA_CLASSES))
+    if not flag(config, "summary_use_proj", True):
+        heads = replace(heads, choice="")
     if family == "electra" and class_name_of(config).endswith("ForPreTraining"):
         name = "discriminator_predictions.dense"
         body = without_head(with_class(result, {}, heads))

@@ -693,7 +693,7 @@ DRAWS: dict[str, Draw] = {
     **{name: _bert() for name in BERT_DECODERS},
     "big_bird": _bert(use_bias=FLAG),
     "bert-generation": _bert(),
-    "electra": _bert(embedding_size=(3, 8)),
+    "electra": _bert(embedding_size=(3, 8), summary_use_proj=FLAG),
     "ernie": _bert(use_task_id=FLAG, task_type_vocab_size=range(1, 5)),
     "rembert": _bert(
         input_embedding_size=WIDTH,
