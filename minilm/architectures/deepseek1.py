@@ -47,6 +47,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         _DEFAULTS.experts,
         fields=routed_fields(config),
         shared=("shared_experts", "n_shared_experts", 0),
+        bias=flag(config, "mlp_bias", False),
     )
     layout = decoder(
         config,

@@ -190,6 +190,7 @@ def _mixture(random: Random) -> Config:
         n_shared_experts=random.randint(1, 3),
         moe_intermediate_size=random.randint(1, 20),
         attention_bias=_flag(random),
+        mlp_bias=_flag(random),
     )
 
 
