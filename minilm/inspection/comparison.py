@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from minilm.architectures.ignored_weights import IgnoredWeights, ignored_weights
 from minilm.inspection.names import (
     current_name,
     frozen_norm_tensors,
@@ -19,6 +20,7 @@ from minilm.quantization.logical_tensors import LogicalTensor
 Shapes = Mapping[str, tuple[int, ...]]
 
 _LAYER = re.compile(r"\.\d+\.")
+_NOTHING = ignored_weights({})
 # A file that shares no name with the formula would otherwise list every tensor.
 LONGEST_LIST = 20
 
@@ -56,7 +58,8 @@ def compare_totals(expected: int, actual: int, witness: str, reference: str) -> 
 class ClassifiedTensors:
     """A file's tensors by what they are; parameters and MTP modules by the names of the formula.
 
-    ``halves`` are parts of tensors that the file also holds whole.
+    ``halves`` are parts of tensors that the file also holds whole, ``ignored`` what transformers leaves
+    unread.
     """
 
     parameters: dict[str, LogicalTensor]
@@ -64,6 +67,7 @@ class ClassifiedTensors:
     tied_copies: dict[str, LogicalTensor]
     mtp: dict[str, LogicalTensor]
     halves: dict[str, LogicalTensor]
+    ignored: dict[str, LogicalTensor]
 
 
 def classify_tensors(
@@ -75,13 +79,15 @@ def classify_tensors(
     shared: Sequence[tuple[str, str]] = (),
     marked_buffers: Set[str] = frozenset(),
     mtp_layers: range = range(0),
+    unread: IgnoredWeights = _NOTHING,
 ) -> ClassifiedTensors:
     """Separate parameters from buffers, from second copies of tied tensors and from MTP modules.
 
     ``declared`` are the names of the parameters of ``layout``. Without a layout every tensor is a
     parameter, but for what is a buffer by its name or by ``marked_buffers``, and for the first names
     of ``shared``: views of the storage of their second. Copies of tied tensors are allowed in
-    Hugging Face files; a minilm run stores each parameter once, so there a copy is unexpected.
+    Hugging Face files; a minilm run stores each parameter once, so there a copy is unexpected. ``unread``
+    is what transformers ignores of such files.
     """
     if layout is None:
         return _classify_by_name(tensors, {name for name, _ in shared}, marked_buffers, mtp_layers)
@@ -108,7 +114,10 @@ def classify_tensors(
     mtp = {
         name: tensor
         for name, tensor in by_name.items()
-        if name in mtp_names or (name not in declared and is_next_token(name, mtp_layers))
+        if name in mtp_names
+        or (
+            name not in declared and (is_next_token(name, mtp_layers) or unread.is_next_token(name))
+        )
     }
     halves = {
         name: tensor
@@ -116,12 +125,19 @@ def classify_tensors(
         if name not in declared and is_half(name, by_name)
     }
     others = buffers.keys() | tied_copies.keys() | mtp.keys() | halves.keys()
+    ignored = {
+        name: tensor
+        for name, tensor in by_name.items()
+        if name not in declared and name not in others and unread.is_other(name, declared)
+    }
+    others |= ignored.keys()
     return ClassifiedTensors(
         {name: tensor for name, tensor in by_name.items() if name not in others},
         buffers,
         tied_copies,
         mtp,
         halves,
+        ignored,
     )
 
 
@@ -133,7 +149,7 @@ def _classify_by_name(
 ) -> ClassifiedTensors:
     names = {tensor.name for tensor in tensors}
     marked_buffers = marked_buffers | frozen_norm_tensors(names)
-    classified = ClassifiedTensors({}, {}, {}, {}, {})
+    classified = ClassifiedTensors({}, {}, {}, {}, {}, {})
     for tensor in tensors:
         name = tensor.name
         if name in marked_buffers or is_buffer(name, tensor.shape):

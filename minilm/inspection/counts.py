@@ -19,6 +19,7 @@ from minilm.inspection.witnesses import Evidence
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, NamedTensor, Role
 from minilm.quantization.logical_tensors import LogicalTensor
+from minilm.safe_text import short_repr
 
 if TYPE_CHECKING:
     from minilm.inspection.module_reader import ModuleContents
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 BUFFER = "buffer"
 TIED_COPY = "tied copy"
 HALF = "half of another tensor"
+IGNORED = "not loaded"
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _count_declared(
             mtp_elements=mtp,
             vocabulary=vocabulary_size(target.folder, target.header),
         ),
-        notes=_halves_notes(file) if file else (),
+        notes=(*_halves_notes(file), *_ignored_notes(file)) if file else (),
     )
 
 
@@ -164,6 +166,20 @@ def _halves_notes(file: ClassifiedTensors) -> tuple[str, ...]:
         f"{len(file.halves)} tensors are halves of others that are stored whole "
         f"({next(iter(file.halves))}, ...): not counted again",
     )
+
+
+def _ignored_notes(file: ClassifiedTensors) -> tuple[str, ...]:
+    if not file.ignored:
+        return ()
+    number, elements = len(file.ignored), _elements(file.ignored.values())
+    tensors = (
+        f"a tensor of {elements:,} elements"
+        if number == 1
+        else f"{number} tensors of {elements:,} elements"
+    )
+    name = short_repr(next(iter(file.ignored.values())).name)
+    more = "" if number == 1 else ", ..."
+    return (f"{tensors} that transformers does not load ({name}{more}): not counted",)
 
 
 def _uncounted_notes(file: ClassifiedTensors) -> tuple[str, ...]:
@@ -325,5 +341,6 @@ def stored_rows(
         *rows(file.mtp, components.MTP),
         *rows(file.tied_copies, TIED_COPY),
         *rows(file.halves, HALF),
+        *rows(file.ignored, IGNORED),
         *rows(file.buffers, BUFFER),
     )

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 
 from minilm.architectures import layout_of_class
+from minilm.architectures.ignored_weights import IgnoredWeights, ignored_weights
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of
 from minilm.errors import ConfigError
@@ -47,8 +48,8 @@ def as_class_of_file(target: Target, header: Header) -> Target:
         for tensor in header.tensors
         if not is_buffer(tensor.name, tensor.shape)
     }
-    names = shapes.keys()
-    layout = _in_file(target.layout, names)
+    names, unread = shapes.keys(), ignored_weights(target.hugging_face)
+    layout = _in_file(target.layout, names, unread)
     if layout is not None:
         return replace(
             target, layout=layout, notes=(*target.notes, *_frozen_note(layout, target.layout))
@@ -63,7 +64,7 @@ def as_class_of_file(target: Target, header: Header) -> Target:
         if whole is None:
             continue
         known |= _names(whole)
-        layout = _in_file(whole, names)
+        layout = _in_file(whole, names, unread)
         if layout is not None:
             found.append((other, layout, whole))
     if found:
@@ -73,20 +74,24 @@ def as_class_of_file(target: Target, header: Header) -> Target:
         notes = target.notes if named else ()  # what was assumed without the file
         notes = (*notes, note, *_frozen_note(layout, whole))
         return replace(target, layout=layout, notes=notes)
-    heads = [name for name in sorted(names - known) if _is_of_head(name, target.layout)]
+    heads = [
+        name
+        for name in sorted(names - known)
+        if _is_of_head(name, target.layout) and not unread.is_other(name, known)
+    ]
     if heads and not named:
         reason = f"{short_repr(heads[0])} is of none of its declared classes"
         return replace(target, layout=None, undeclared=reason, notes=())
     return target
 
 
-def _in_file(layout: Layout, names: Set[str]) -> Layout | None:
+def _in_file(layout: Layout, names: Set[str], unread: IgnoredWeights) -> Layout | None:
     """``layout`` where a file with these names is of it, without the tables that the file leaves out."""
-    if _is_of(layout, names):
+    if _is_of(layout, names, unread):
         return layout
     # Frozen tables are computed, and some versions of transformers do not write them.
     stored = replace(layout, tensors=tuple(t for t in layout.tensors if not t.frozen))
-    return stored if _is_of(stored, names) else None
+    return stored if _is_of(stored, names, unread) else None
 
 
 def _frozen_note(layout: Layout, whole: Layout) -> tuple[str, ...]:
@@ -95,10 +100,13 @@ def _frozen_note(layout: Layout, whole: Layout) -> tuple[str, ...]:
     return ("the file does not hold its positions, which are computed",)
 
 
-def _is_of(layout: Layout, names: Set[str]) -> bool:
+def _is_of(layout: Layout, names: Set[str], unread: IgnoredWeights) -> bool:
     """Whether a file with these names, which may hold tied tensors twice, is of this layout."""
     own = {tensor.name for tensor in layout.named_tensors()}
-    return own == names - (_names(layout) - own)
+    return own <= names and all(
+        unread.is_next_token(name) or unread.is_other(name, own)
+        for name in names - own - _names(layout)
+    )
 
 
 def _is_of_head(name: str, layout: Layout) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from minilm.architectures.ignored_weights import ignored_weights
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of
 from minilm.errors import FormatError, naming_file
@@ -76,6 +77,7 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
             shared=target.header.shared,
             marked_buffers=target.header.buffers,
             mtp_layers=next_token_layers(target.hugging_face, target.header.metadata),
+            unread=ignored_weights(target.hugging_face),
         )
     module, module_note = _read_module(target, live)
     witnesses = [_file_witness(file, logical)] if file is not None and logical is not None else []
