@@ -1,7 +1,7 @@
 """LongCat-Flash as transformers stores it: a layer has two attentions, two feed-forwards, and experts.
 
 The router also knows Z experts that do nothing, whose numbers the e of a token include. transformers 5
-has gates and ups of those too, the published files (of an earlier `transformers_version`) have not.
+has gates and ups of those too, the published files (of an earlier version, or for their own code) have not.
 Names, shapes and defaults: huggingface/transformers `models/longcat_flash`; files:
 meituan-longcat/LongCat-Flash-Chat.
 """
@@ -68,7 +68,9 @@ def layout(config: Mapping[str, Any]) -> Layout:
     }
     require(config, "qk_head_dim", symbols["n"] + symbols["r"])  # else transformers cannot run it
     version = config.get("transformers_version")
-    is_published = version is not None and not str(version).startswith("5.")
+    is_published = "auto_map" in config  # for its own code
+    if version is not None:
+        is_published = not str(version).startswith("5.")
     bias = flag(config, "attention_bias", False)
     halves = (tensor for half in (0, 1) for tensor in _half(half, bias))
     correction = f"{BLOCK}.mlp.router.e_score_correction_bias"

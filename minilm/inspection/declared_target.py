@@ -14,6 +14,7 @@ from minilm.architectures.task_heads import class_name_of
 from minilm.config import ModelConfig, to_dict
 from minilm.errors import ConfigError, naming_file
 from minilm.formats.json_file import read_object
+from minilm.inspection.stored_experts import has_idle_gates
 from minilm.inspection.target import UNKNOWN, Target
 from minilm.ledger.components import ENCODER, LM_HEAD
 from minilm.ledger.layout_changes import with_adapters, with_frozen
@@ -106,6 +107,9 @@ def hugging_face_target(
         has_head = layout.ties or layout.count(components=(LM_HEAD,))
         what = "with its language model's head" if has_head else "as the body alone"
         notes = (f"counted {what}: config.json names no class",)
+    if layout and not beside_weights and has_idle_gates(layout):
+        text = "counted with gates of the experts that do nothing, which transformers 5 adds"
+        notes = (*notes, text)
     encoder = layout.count(components=(ENCODER,)) if layout else 0
     if encoder:
         text = f"FLOPs are a token's in the decoder; the encoder, {encoder:,} parameters, runs once"

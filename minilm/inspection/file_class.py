@@ -16,6 +16,7 @@ from minilm.errors import ConfigError
 from minilm.formats.header import Header
 from minilm.inspection.comparison import body_prefix
 from minilm.inspection.names import current_name, is_buffer
+from minilm.inspection.stored_experts import with_experts_of_file
 from minilm.inspection.target import Target
 from minilm.ledger.layout import Layout
 from minilm.safe_text import short_repr
@@ -37,17 +38,19 @@ def as_class_of_file(target: Target, header: Header) -> Target:
     named = class_name_of(target.hugging_face)
     if target.layout is None or entry is None:
         return target
+    shapes = {
+        current_name(tensor.name): tensor.shape
+        for tensor in header.tensors
+        if not is_buffer(tensor.name, tensor.shape)
+    }
+    target = replace(target, layout=with_experts_of_file(target.layout, shapes))
     if entry.by_class or (entry.whole and not named):
         classes: tuple[str, ...] = _CLASSES
     elif not named:
         classes = ("ForSequenceClassification",)
     else:
         return target
-    shapes = {
-        current_name(tensor.name): tensor.shape
-        for tensor in header.tensors
-        if not is_buffer(tensor.name, tensor.shape)
-    }
+    assert target.layout is not None
     names, unread = shapes.keys(), ignored_weights(target.hugging_face)
     layout = _in_file(target.layout, names, unread)
     if layout is not None:
@@ -64,6 +67,7 @@ def as_class_of_file(target: Target, header: Header) -> Target:
         if whole is None:
             continue
         known |= _names(whole)
+        whole = with_experts_of_file(whole, shapes)
         layout = _in_file(whole, names, unread)
         if layout is not None:
             found.append((other, layout, whole))
