@@ -71,7 +71,7 @@ def layout(config: Config) -> Layout:
     attention, specs, state = _attention(config, kinds, runs)
     block = size(config, "n_layers_per_attn_res_block", 6)
     part = components.RESIDUAL_STREAMS
-    return decoder(
+    result = decoder(
         {**config, "tie_word_embeddings": False},
         defaults,
         heads,
@@ -114,6 +114,7 @@ def layout(config: Config) -> Layout:
             )
         },
     )
+    return replace(result, optional_prefix=f"{_BODY}.")
 
 
 def _loop(config: Config) -> _Loop:

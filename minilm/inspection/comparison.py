@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from minilm.architectures.ignored_weights import IgnoredWeights, ignored_weights
 from minilm.inspection.names import (
-    current_name,
-    frozen_norm_tensors,
+    declared_name,
     is_buffer,
     is_half,
     is_next_token,
@@ -94,7 +93,7 @@ def classify_tensors(
     by_name = {tensor.name: tensor for tensor in tensors}
     if tied_copies_allowed:
         prefixed = _with_prefix(layout, tensors, declared)
-        by_name = {_declared_name(name, declared): t for name, t in prefixed.items()}
+        by_name = {declared_name(name, declared): t for name, t in prefixed.items()}
     registered_buffers = {tensor.name for tensor in layout.named_tensors(layout.buffers)}
     buffers = {
         name: tensor
@@ -148,7 +147,6 @@ def _classify_by_name(
     mtp_layers: range,
 ) -> ClassifiedTensors:
     names = {tensor.name for tensor in tensors}
-    marked_buffers = marked_buffers | frozen_norm_tensors(names)
     classified = ClassifiedTensors({}, {}, {}, {}, {}, {})
     for tensor in tensors:
         name = tensor.name
@@ -164,12 +162,6 @@ def _classify_by_name(
             kind = classified.parameters
         kind[name] = tensor
     return classified
-
-
-def _declared_name(name: str, declared: Set[str]) -> str:
-    """``name``, or what it is called today where only that is declared."""
-    current = current_name(name)
-    return current if current in declared and name not in declared else name
 
 
 def body_prefix(layout: Layout) -> str:

@@ -15,7 +15,7 @@ from minilm.architectures.task_heads import class_name_of
 from minilm.errors import ConfigError
 from minilm.formats.header import Header
 from minilm.inspection.comparison import body_prefix
-from minilm.inspection.names import current_name, is_buffer
+from minilm.inspection.names import current_name, declared_name, is_buffer
 from minilm.inspection.stored_experts import with_experts_of_file
 from minilm.inspection.target import Target
 from minilm.ledger.layout import Layout
@@ -25,7 +25,7 @@ _CLASSES = (
     *("ForPreTraining", "ForMaskedLM", "ForConditionalGeneration", "Model", "EncoderModel"),
     *("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"),
     *("ForMultipleChoice", "ForNextSentencePrediction", "ForImageClassification", "ForCTC"),
-    *("ForAudioFrameClassification", "ForXVector"),
+    *("ForAudioFrameClassification", "ForXVector", "ForObjectDetection", "ForSegmentation"),
 )
 
 
@@ -117,6 +117,8 @@ def _is_of_head(name: str, layout: Layout) -> bool:
     """Whether it may be a head's: of no body, which may have lost its prefix, and of no next-token module."""
     prefix = body_prefix(layout)
     full = {tensor.name for tensor in layout.tensors}
+    if declared_name(prefix + name, full) in full:
+        return False
     parts = {each.partition(".")[0] for each in full | {n.removeprefix(prefix) for n in full}}
     return name.endswith((".weight", ".bias")) and name.partition(".")[0] not in {*parts, "mtp"}
 

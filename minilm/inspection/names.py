@@ -32,7 +32,7 @@ _BUFFER = re.compile(
     r"\.(rotary_emb(eddings)?\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
     r"|relative_position_index|masked_bias|e_score_correction_bias|exp_probs_b(\.bias)?|(moe|mlp)\.router_bias"
     r"|llm\.layers\.\d+\.mlp\.gate\.bias|layer_scalar|lerope\.alpha|pos_idx_to_embed|summary_idxs"
-    r"|(n|num)_points_scale|(weight|bias)_integer|(weight|fc|act)_scaling_factor|x_(min|max)|LayerNorm\.shift"
+    r"|(n|num)_points_scale|gate\.tid2eid|(weight|bias)_integer|(weight|fc|act)_scaling_factor|x_(min|max)|LayerNorm\.shift"
     r"|codebook\.(embed|embed_avg|embed_sum|cluster_size|cluster_usage|inited|initialized)"
     r"|self_attn\.(slope_rate|query_decay|key_decay|diagonal_decay)|act_fn\.(beta|eps))\Z"
 )
@@ -89,14 +89,14 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
     )
 
 
-def frozen_norm_tensors(names: Collection[str]) -> set[str]:
+def frozen_norm_tensors(names: Collection[str], *, is_recent: bool = False) -> set[str]:
     """Weights and biases of frozen batch norms, which are buffers, as their statistics are.
 
     A norm that is trained counts its batches; files of before torch 0.4.1 have no counts at all, and say
-    nothing.
+    nothing, unless one ``is_recent``.
     """
     counted = {name.removesuffix(_COUNT) for name in names if name.endswith(_COUNT)}
-    if not counted:
+    if not counted and not is_recent:
         return set()
     normed = {name.removesuffix(_MEAN) for name in names if name.endswith(_MEAN)}
     return {f"{norm}.{part}" for norm in normed - counted for part in ("weight", "bias")}
@@ -130,6 +130,27 @@ def current_name(name: str) -> str:
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
+
+
+# transformers renames these only where a name begins with them: beside a head, a prefix stands before.
+_OF_BODIES = {
+    "model.embed.weight": "model.embed_tokens.weight",
+    "model.embed_tokens.weight": "model.word_embeddings.weight",
+    **{
+        former: current
+        for part in ("base", "fn", "scale")
+        for former, current in (
+            (f"model.hc_head_{part}", f"model.hc_head.hc_{part}"),
+            (f"model.hc_head.hc_pre.hc_head_{part}", f"model.hc_pre.hc_head.hc_head_{part}"),
+        )
+    },
+}
+
+
+def declared_name(name: str, declared: Container[str]) -> str:
+    """``name``, or what it is called today, or in a model with a head, where only that is declared."""
+    others = (current_name(name), _OF_BODIES.get(name, name))
+    return next((o for o in others if o in declared and name not in declared), name)
 
 
 def next_token_layers(config: Mapping[str, Any], metadata: Mapping[str, str]) -> range:

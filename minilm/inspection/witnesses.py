@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -11,6 +11,7 @@ from minilm.architectures.ignored_weights import ignored_weights
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of
 from minilm.errors import FormatError, naming_file
+from minilm.formats.header import Header
 from minilm.inspection import similar_types
 from minilm.inspection.comparison import (
     ClassifiedTensors,
@@ -21,7 +22,7 @@ from minilm.inspection.comparison import (
     expected_shapes,
 )
 from minilm.inspection.index_totals import compare_index
-from minilm.inspection.names import next_token_layers
+from minilm.inspection.names import frozen_norm_tensors, next_token_layers
 from minilm.inspection.report import Comparison, IndexTotal, Witnesses, WitnessName
 from minilm.inspection.target import Target
 from minilm.ledger.layout import Layout
@@ -75,7 +76,7 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
             logical.tensors,
             tied_copies_allowed=target.config is None,
             shared=target.header.shared,
-            marked_buffers=target.header.buffers,
+            marked_buffers=_marked_buffers(target, target.header),
             mtp_layers=next_token_layers(target.hugging_face, target.header.metadata),
             unread=ignored_weights(target.hugging_face),
         )
@@ -124,6 +125,16 @@ def gather_evidence(target: Target, *, live: bool | None = None) -> Evidence:
             *_depth_notes(target, module),
         ),
     )
+
+
+def _marked_buffers(target: Target, header: Header) -> Set[str]:
+    """Buffers by what the whole file says: a program of torch, or its batch norms."""
+    if target.layout is not None:
+        return header.buffers
+    # Every transformers needs a torch whose norms count their batches.
+    is_recent = "transformers_version" in target.hugging_face
+    names = {tensor.name for tensor in header.tensors}
+    return header.buffers | frozen_norm_tensors(names, is_recent=is_recent)
 
 
 def _num_layers(target: Target) -> int:
