@@ -169,10 +169,22 @@ def body_prefix(layout: Layout) -> str:
     return layout.optional_prefix or layout.tensors[0].name.partition(".")[0] + "."
 
 
+def outer_prefix(declared: Set[str], names: Set[str]) -> str:
+    """What stands before all ``names`` of a body that is stored as a part: bert., deberta.; else empty."""
+    parts = {name.partition(".")[0] + "." for name in names}
+    if len(parts) != 1 or declared & names:
+        return ""
+    (part,) = parts
+    return part if declared & {name.removeprefix(part) for name in names} else ""
+
+
 def _with_prefix(
     layout: Layout, tensors: Sequence[LogicalTensor], declared: Set[str]
 ) -> dict[str, LogicalTensor]:
     """Tensors by full name."""
+    outer = outer_prefix(declared, {tensor.name for tensor in tensors})
+    if outer:
+        return {tensor.name.removeprefix(outer): tensor for tensor in tensors}
     prefix = body_prefix(layout)
     # A class without a head has no prefix, and its first tensor may stand alone.
     whole, without = (

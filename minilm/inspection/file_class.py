@@ -14,7 +14,7 @@ from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import class_name_of
 from minilm.errors import ConfigError
 from minilm.formats.header import Header
-from minilm.inspection.comparison import body_prefix
+from minilm.inspection.comparison import body_prefix, outer_prefix
 from minilm.inspection.names import current_name, declared_name, is_buffer
 from minilm.inspection.stored_experts import with_experts_of_file
 from minilm.inspection.target import Target
@@ -91,6 +91,8 @@ def as_class_of_file(target: Target, header: Header) -> Target:
 
 def _in_file(layout: Layout, names: Set[str], unread: IgnoredWeights) -> Layout | None:
     """``layout`` where a file with these names is of it, without the tables that the file leaves out."""
+    outer = outer_prefix(_names(layout), names)
+    names = {name.removeprefix(outer) for name in names}
     if _is_of(layout, names, unread):
         return layout
     # Frozen tables are computed, and some versions of transformers do not write them.

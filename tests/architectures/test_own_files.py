@@ -193,3 +193,32 @@ def test_new_is_the_name_of_gte_in_its_own_code(ending: str) -> None:
     assert shapes[0] == shapes[1]
     with pytest.raises(ConfigError, match="pack_qkv"):
         layout_of({"model_type": "new", "pack_qkv": False})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name", "prefix"),
+    [
+        ("bert", "BertModel", "bert."),
+        ("roberta", "RobertaModel", "roberta."),
+        ("deberta", "DebertaModel", "deberta."),
+        ("deberta-v2", "DebertaV2Model", "deberta."),
+        ("vit", "ViTModel", "vit."),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_body_may_be_stored_as_the_part_that_it_is_beside_a_head(
+    model_type: str, class_name: str, prefix: str, named: bool, tmp_path: Path
+) -> None:
+    config = drawn_class(model_type, class_name)
+    layout = layout_of_class(config)
+    assert layout is not None
+    every = (*layout.named_tensors(), *layout.named_tensors(layout.buffers))
+    tensors = {prefix + tensor.name: np.zeros(tensor.shape, np.float32) for tensor in every}
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    if not named:
+        del config["architectures"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    report = minilm.inspect(tmp_path)
+    assert report.verified, report.mismatches
+    assert report.witnesses.formula == report.parameters.total == layout.count()
+    assert not any(f"config.json names {class_name}" in note for note in report.notes)

@@ -374,6 +374,10 @@ def test_a_frozen_batch_norm_is_all_buffers_of_an_unknown_file(tmp_path: Path) -
     save_file(statistics | values, tmp_path / "old.safetensors")
     p = minilm.inspect(tmp_path / "old.safetensors").parameters
     assert (p.total, p.buffers) == (18, 6)
+    fields = {"model_type": "novel", "transformers_version": "5.23.0"}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    p = minilm.inspect(tmp_path / "old.safetensors").parameters
+    assert (p.total, p.buffers) == (6, 18)
 
 
 def test_experts_of_an_undeclared_model_are_active_as_its_config_says(tmp_path: Path) -> None:
