@@ -351,12 +351,13 @@ def test_what_modules_register_as_buffers_is_no_parameter_of_an_unknown_file(
             "bn.weight": torch.zeros(3),
             "embeddings.position_ids": torch.arange(9),
             "mlp.gate.e_score_correction_bias": torch.zeros(4),
+            "ffn.gate.tid2eid": torch.zeros(7, 2, dtype=torch.int64),
             "encoder_attn.num_points_scale": torch.ones(12),
         },
         tmp_path / "x.safetensors",
     )
     p = minilm.inspect(tmp_path / "x.safetensors").parameters
-    assert (p.total, p.biases, p.buffers) == (27, 24, 25 + 1 + 3 + 3 + 1 + 9 + 4 + 12)
+    assert (p.total, p.biases, p.buffers) == (27, 24, 25 + 1 + 3 + 3 + 1 + 9 + 4 + 14 + 12)
 
 
 def test_a_frozen_batch_norm_is_all_buffers_of_an_unknown_file(tmp_path: Path) -> None:
