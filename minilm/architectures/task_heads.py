@@ -156,7 +156,7 @@ def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> L
         width = d if own_width == layout.symbols["d"] else as_polynomial(own_width)
         own = head("pooler.dense", width, inputs=width, component=components.POOLER)
     if name.endswith("ForNextSentencePrediction") and heads.order:
-        return replace(body, tensors=(*bare, *own, *pairs))
+        return replace(body, tensors=(*bare, *own, *pairs), symbols=symbols)
     if name.endswith("ForMultipleChoice"):
         own = head(heads.choice, d) if heads.choice else own
         return replace(body, tensors=(*bare, *own, *head("classifier", ONE)))

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 import minilm
 from minilm.architectures import layout_of, layout_of_class
 from minilm.errors import ConfigError
-from tests.architectures.record import CLASSES, DRAWS, drawn, drawn_class
+from tests.architectures.record import CLASS_DRAWS, CLASSES, DRAWS, drawn, drawn_class
 
 CAUSAL = [pytest.param(name, "", id=name) for name in DRAWS]
 OTHERS = [pytest.param(*each, id="-".join(each)) for each in CLASSES]
@@ -37,6 +37,20 @@ def test_a_folder_of_the_declared_tensors_is_verified(
     assert report.verified
     if not any("config.json gives no sizes" in note for note in report.notes):
         assert report.witnesses.formula == report.parameters.total == layout.count()
+
+
+@pytest.mark.parametrize("class_name", CLASS_DRAWS["albert"][0])
+def test_albert_without_a_class_is_that_of_its_file(class_name: str, tmp_path: Path) -> None:
+    config = drawn_class("albert", class_name)
+    layout = layout_of_class(config)
+    assert layout is not None
+    tensors = {t.name: np.zeros(t.shape, np.float32) for t in layout.named_tensors()}
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    del config["architectures"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    report = minilm.inspect(tmp_path)
+    assert report.verified, report.mismatches
+    assert report.witnesses.formula == report.parameters.total == layout.count()
 
 
 DEBERTA = {"model_type": "deberta-v2", "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1}
