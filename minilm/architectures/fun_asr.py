@@ -14,12 +14,7 @@ from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import Config, layers, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.sound_towers import F, a, z
-from minilm.architectures.task_heads import (
-    WITH_ENCODERS,
-    UndeclaredClassError,
-    class_name_of,
-    undeclared_class,
-)
+from minilm.architectures.task_heads import UndeclaredClassError, whole_or_body
 from minilm.architectures.vision_tower import (
     Part,
     heard,
@@ -50,10 +45,7 @@ _MODEL = Model(
 
 
 def layout(config: Config) -> Layout:
-    """The tensors of this type's ForConditionalGeneration for a config.json."""
-    name = class_name_of(config)
-    if name and not name.endswith(WITH_ENCODERS):
-        raise undeclared_class(config)
+    """The tensors of this type's ForConditionalGeneration, and of its body, for a config.json."""
     audio, between = sub_config(config, "audio_config"), sub_config(config, "adaptor_config")
     kind = audio.get("model_type") or "fun_asr_nano_encoder"
     if kind != "fun_asr_nano_encoder":
@@ -63,7 +55,8 @@ def layout(config: Config) -> Layout:
     if width != text.symbols["d"]:
         expected = f"text_config's {text.symbols['d']}"
         raise ConfigError("config.json: adaptor_config.hidden_size", f"{width}", expected)
-    return joined(text, config["model_type"], _encoder(audio), _adaptor(between, audio))
+    whole = joined(text, config["model_type"], _encoder(audio), _adaptor(between, audio))
+    return whole_or_body(whole, config)
 
 
 def _encoder(config: Config) -> Part:

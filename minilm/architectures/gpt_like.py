@@ -31,6 +31,7 @@ from minilm.architectures.decoder import (
     pre_norms,
     query_key_norms,
 )
+from minilm.architectures.task_heads import whole_or_body
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, as_polynomial
@@ -151,12 +152,13 @@ def _fuyu(config: Mapping[str, Any]) -> Layout:
     head, table = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
     if tied:
         body = [each for each in body if each.name != head]
-    return replace(
+    whole = replace(
         text,
         family="fuyu",
         tensors=(*body, replace(patches[0], role=Role.ONCE), patches[1]),
         ties=((head, table),) if tied else (),
     )
+    return whole_or_body(whole, config, "ForCausalLM")
 
 
 _LAYOUTS = {

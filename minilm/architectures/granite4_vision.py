@@ -11,7 +11,7 @@ from minilm.architectures.blip2 import asking
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import Config, layers, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
-from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
+from minilm.architectures.task_heads import whole_or_body
 from minilm.architectures.towers import tower
 from minilm.architectures.vision_tower import Part, W, in_numbers, matrix, once, projector, vector
 from minilm.config.validation import LARGEST_LAYER_COUNT
@@ -29,10 +29,7 @@ _MODEL = Model(
 
 
 def layout(config: Config) -> Layout:
-    """The tensors of Granite4VisionForConditionalGeneration for a config.json."""
-    name = class_name_of(config)
-    if name and not name.endswith(WITH_ENCODERS):
-        raise undeclared_class(config)
+    """The tensors of Granite4VisionForConditionalGeneration, and of its body, for a config.json."""
     vision = sub_config(config, "vision_config")
     seeing = tower(vision, _MODEL.tower, _MODEL.vision)
     width = size(vision, "hidden_size", 768)
@@ -47,7 +44,9 @@ def layout(config: Config) -> Layout:
         once("model.image_newline", (d,)),
         *(t for name in names for t in _projector(config, width, name)),
     )
-    return joined(text_layout(config, _MODEL), "granite4_vision", seeing, Part(projector(between)))
+    text = text_layout(config, _MODEL)
+    whole = joined(text, "granite4_vision", seeing, Part(projector(between)))
+    return whole_or_body(whole, config)
 
 
 def _projector(config: Config, width: int, name: str) -> Tensors:

@@ -11,7 +11,7 @@ from minilm.architectures.blip2 import a, asking
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import Config, field_name, flag, layers, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
-from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
+from minilm.architectures.task_heads import whole_or_body
 from minilm.architectures.vision_tower import (
     Part,
     W,
@@ -32,10 +32,7 @@ _MODEL = Model("granite", "", lambda config, vision, name: (), inside="language_
 
 
 def layout(config: Config) -> Layout:
-    """The tensors of these types' ForConditionalGeneration for a config.json."""
-    name = class_name_of(config)
-    if name and not name.endswith(WITH_ENCODERS):
-        raise undeclared_class(config)
+    """The tensors of these types' ForConditionalGeneration, and of their bodies, for a config.json."""
     reading = sub_config(config, "projector_config")
     depth, window = layers(reading, "num_hidden_layers", 12), size(config, "window_size", 15)
     queries = window // size(config, "downsample_rate", 5)
@@ -51,7 +48,7 @@ def layout(config: Config) -> Layout:
     between = Part(projector(tensors), symbols)
     text = text_layout(config, _MODEL)
     encoder = _conformer(sub_config(config, "encoder_config"))
-    return joined(text, config["model_type"], encoder, between)
+    return whole_or_body(joined(text, config["model_type"], encoder, between), config)
 
 
 def _reads_text(config: Config) -> bool:

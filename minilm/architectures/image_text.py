@@ -15,7 +15,9 @@ from minilm.architectures.picture_models import PICTURES
 from minilm.architectures.task_heads import (
     UndeclaredClassError,
     class_name_of,
+    is_body,
     undeclared_class,
+    whole_or_body,
 )
 from minilm.architectures.towers import TOWERS, tower
 from minilm.architectures.video_models import VIDEOS
@@ -23,13 +25,21 @@ from minilm.architectures.vision_tower import Part, in_numbers, projector
 from minilm.ledger.layout import Layout
 
 MODELS: dict[str, Model] = {**PICTURES, **VIDEOS}
+# Their bodies, which are not declared, have names of their own in files.
+_OTHER_BODIES = [
+    "deepseek_ocr2",
+    "hunyuan_vl",
+    "hyperclovax_vision_v2",
+    "paddleocr_vl",
+    "unlimited_ocr",
+]
 
 
 def layout(config: Config) -> Layout:
-    """The tensors of these types' ForConditionalGeneration for a config.json."""
-    name, family = class_name_of(config), config["model_type"]
+    """The tensors of these types' ForConditionalGeneration, and of their bodies, for a config.json."""
+    family = config["model_type"]
     model = MODELS[family]
-    if name and not name.endswith(model.ending):
+    if family in _OTHER_BODIES and is_body(class_name_of(config)):
         raise undeclared_class(config)
     text = text_layout(config, model)
     vision = _vision_config(config, model)
@@ -49,7 +59,8 @@ def layout(config: Config) -> Layout:
     others = (in_numbers(model.beside(config)),) if model.beside else ()
     between = projector(model.projector(config, vision, model.between))
     more = model.buffers(config, vision, model.between) if model.buffers else ()
-    return joined(text, family, part, *others, Part(between, {}, more))
+    whole = joined(text, family, part, *others, Part(between, {}, more))
+    return whole_or_body(whole, config, model.ending)
 
 
 def _vision_config(config: Config, model: Model) -> Config:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import Config, layers, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
-from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
+from minilm.architectures.task_heads import whole_or_body
 from minilm.architectures.vision_tower import (
     F,
     P,
@@ -38,17 +38,15 @@ _MODEL = Model(
 
 
 def layout(config: Config) -> Layout:
-    """The tensors of MllamaForConditionalGeneration for a config.json."""
-    name = class_name_of(config)
-    if name and not name.endswith(WITH_ENCODERS):
-        raise undeclared_class(config)
+    """The tensors of MllamaForConditionalGeneration, and of its body, for a config.json."""
     vision = sub_config(config, "vision_config")
     symbols = vision_symbols(vision, width=1280, depth=32, inner=5120, image=448, patch=14)
     symbols["z"] = layers(vision, "num_global_layers", 8)
     outputs = size(vision, "vision_output_dim", 7680)
     between = projector(matrix("multi_modal_projector", (d, outputs)))
     text = text_layout(config, _MODEL)
-    return joined(text, "mllama", Part((*_tower(vision), *between), symbols))
+    whole = joined(text, "mllama", Part((*_tower(vision), *between), symbols))
+    return whole_or_body(whole, config)
 
 
 def _tower(config: Config) -> tuple[Tensor, ...]:

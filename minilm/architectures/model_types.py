@@ -227,7 +227,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "flaubert": ModelType("early_models", causal_only=True),
     "flex_olmo": ModelType("olmo"),
     "flint": ModelType("sparse_kin"),
-    "fuyu": ModelType("gpt_like"),
+    "fuyu": ModelType("gpt_like", by_class=True),
     "gemma": ModelType("gemma", gguf="gemma", missing=("hidden_activation", "GeGLU by tanh")),
     "gemma2": ModelType("gemma", gguf="gemma2", missing=_GEMMA2),
     "gemma3": ModelType("gemma3", missing=_GEMMA2),

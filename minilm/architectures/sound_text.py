@@ -17,7 +17,7 @@ from minilm.architectures.config_fields import Config, flag, size, sub_config
 from minilm.architectures.decoder import BLOCK
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.sound_towers import LLAMA, a, convolved, voxtral_realtime, whisper
-from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
+from minilm.architectures.task_heads import whole_or_body
 from minilm.architectures.vision_tower import Part, matrix, projector, vector, without_bias
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensors
@@ -37,16 +37,13 @@ class _Sound:
 
 
 def layout(config: Config) -> Layout:
-    """The tensors of these types' ForConditionalGeneration for a config.json."""
-    name = class_name_of(config)
-    if name and not name.endswith(WITH_ENCODERS):
-        raise undeclared_class(config)
+    """The tensors of these types' ForConditionalGeneration, and of their bodies, for a config.json."""
     sound = _SOUNDS[config["model_type"]]
     audio = {**sound.audio_defaults, **sub_config(config, "audio_config", sound.audio)}
     text = text_layout(config, sound.text)
     between = projector(sound.projector({**config, "audio_config": audio}, sound.above + _BETWEEN))
     tower = sound.tower(audio, sound.above + _TOWER)
-    return joined(text, config["model_type"], tower, Part(between))
+    return whole_or_body(joined(text, config["model_type"], tower, Part(between)), config)
 
 
 def _one_map(config: Config, name: str) -> Tensors:

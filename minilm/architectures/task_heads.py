@@ -176,6 +176,19 @@ def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> L
     return replace(body, tensors=(*bare, *own, *classes), symbols=symbols)
 
 
+def whole_or_body(layout: Layout, config: Mapping[str, Any], ending: str = WITH_ENCODERS) -> Layout:
+    """``layout`` of a class with this ending, or without its head where config.json names the body.
+
+    Raises UndeclaredClassError for another class.
+    """
+    name = class_name_of(config)
+    if is_body(name):
+        return without_head(layout)
+    if name and not name.endswith(ending):
+        raise undeclared_class(config)
+    return layout
+
+
 def undeclared_class(config: Mapping[str, Any]) -> UndeclaredClassError:
     """The error for the class that config.json names."""
     return UndeclaredClassError(
@@ -213,6 +226,8 @@ def without_head(layout: Layout) -> Layout:
     ties = tuple(
         pair
         for pair in layout.ties
-        if not heads & {*pair} and len({name.partition(".")[0] for name in pair}) == 1
+        if not heads & {*pair}
+        and len({name.partition(".")[0] for name in pair}) == 1
+        and "lm_head" not in pair[0]
     )
     return replace(layout, tensors=body, ties=ties)

@@ -12,12 +12,7 @@ from reprlib import repr as shortened
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import Config, size, sizes, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
-from minilm.architectures.task_heads import (
-    WITH_ENCODERS,
-    UndeclaredClassError,
-    class_name_of,
-    undeclared_class,
-)
+from minilm.architectures.task_heads import UndeclaredClassError, whole_or_body
 from minilm.architectures.vision_tower import Part, gain, heard, matrix, once, projector
 from minilm.errors import ConfigError
 from minilm.ledger.layout import Layout, Role, Tensor, Tensors
@@ -34,10 +29,7 @@ _TYPE = "vibevoice_acoustic_tokenizer_encoder"
 
 
 def layout(config: Config) -> Layout:
-    """The tensors of this type's ForConditionalGeneration for a config.json."""
-    name = class_name_of(config)
-    if name and not name.endswith(WITH_ENCODERS):
-        raise undeclared_class(config)
+    """The tensors of this type's ForConditionalGeneration, and of its body, for a config.json."""
     text = text_layout(config, _MODEL)
     towers: list[Part] = []
     between: list[Tensor] = []
@@ -51,7 +43,8 @@ def layout(config: Config) -> Layout:
         between += matrix(f"{maps}_linear_1", (d, heard))
         between.append(gain(f"{maps}_norm", d))
         between += matrix(f"{maps}_linear_2", (d, d))
-    return joined(text, config["model_type"], *towers, Part(projector(between)))
+    whole = joined(text, config["model_type"], *towers, Part(projector(between)))
+    return whole_or_body(whole, config)
 
 
 def _tokenizer(config: Config, name: str) -> Part:

@@ -51,13 +51,19 @@ def as_class_of_file(target: Target, header: Header) -> Target:
     else:
         return target
     assert target.layout is not None
-    names, unread = shapes.keys(), ignored_weights(target.hugging_face)
+    declared, unread = _names(target.layout), ignored_weights(target.hugging_face)
+    shapes = {
+        tensor.name if tensor.name in declared else current_name(tensor.name): tensor.shape
+        for tensor in header.tensors
+        if not is_buffer(tensor.name, tensor.shape)
+    }
+    names = shapes.keys()
     layout = _in_file(target.layout, names, unread)
     if layout is not None:
         return replace(
             target, layout=layout, notes=(*target.notes, *_frozen_note(layout, target.layout))
         )
-    known, found = _names(target.layout), []
+    known, found = declared, []
     for other in classes:
         config = {**target.hugging_face, "architectures": [other]}
         try:
