@@ -15,6 +15,7 @@ from minilm.architectures.task_heads import class_name_of
 from minilm.errors import ConfigError
 from minilm.formats.header import Header
 from minilm.inspection.comparison import body_prefix, outer_prefix
+from minilm.inspection.module_names import with_names_of_file
 from minilm.inspection.names import current_name, declared_name, is_buffer
 from minilm.inspection.stored_experts import with_experts_of_file
 from minilm.inspection.target import Target
@@ -72,6 +73,7 @@ def as_class_of_file(target: Target, header: Header) -> Target:
             continue
         if whole is None:
             continue
+        whole = with_names_of_file(whole, names)
         known |= _names(whole)
         whole = with_experts_of_file(whole, shapes)
         layout = _in_file(whole, names, unread)

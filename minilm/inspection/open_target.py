@@ -29,6 +29,7 @@ from minilm.inspection.comparison import body_prefix
 from minilm.inspection.declared_target import hugging_face_target, minilm_target, open_config
 from minilm.inspection.file_class import as_class_of_file
 from minilm.inspection.gguf_files import special_file
+from minilm.inspection.module_names import with_names_of_file
 from minilm.inspection.similar_types import check_declared
 from minilm.inspection.target import UNKNOWN, Target
 from minilm.inspection.tied_copies import stored_apart, with_copied_head
@@ -232,12 +233,14 @@ def _untied(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_header(target: Target, header: Header) -> Target:
     """The target with its weights: those of a body alone, whatever head config.json names, are noted."""
+    names = {tensor.name for tensor in header.tensors}
+    if target.layout is not None and target.config is None:
+        target = replace(target, layout=with_names_of_file(target.layout, names))
     target = _with_own_heads(as_class_of_file(replace(target, header=header), header), header)
     layout = target.layout
     if layout is None or target.config is not None:
         return target
     heads = {tensor.name for tensor in layout.tensors if tensor.component == components.LM_HEAD}
-    names = {tensor.name for tensor in header.tensors}
     if not heads or names & heads or any(n.startswith(body_prefix(layout)) for n in names):
         return target
     body, named = without_head(layout), class_name_of(target.hugging_face)

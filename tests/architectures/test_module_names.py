@@ -1,0 +1,95 @@
+"""Image-text and audio-text models in folders: whole or the body alone, under both kinds of names.
+
+`save_pretrained` writes the names of version 4; a `state_dict` has those of the modules.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import minilm
+from tests.architectures.record import CLASS_DRAWS, drawn, drawn_class
+
+transformers = pytest.importorskip(
+    "transformers", reason="the extra 'transformers' is not installed"
+)
+
+from tests.architectures.test_classes_agreement import build_class  # noqa: E402
+from tests.architectures.test_transformers_agreement import IS_VERSION_4  # noqa: E402
+
+pytestmark = pytest.mark.skipif(IS_VERSION_4, reason="transformers 4 has one kind of names")
+
+WIDTHS = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+GEMMA3 = {
+    "model_type": "gemma3",
+    "text_config": WIDTHS | {"num_attention_heads": 4, "head_dim": 8, "vocab_size": 128},
+    "vision_config": WIDTHS | {"num_attention_heads": 2, "image_size": 56, "patch_size": 14},
+    "mm_tokens_per_image": 4,
+}
+TYPES = (
+    *("aria", "aya_vision", "fuyu", "gemma3", "got_ocr2", "granite_speech", "granite_speech_plus"),
+    *("internvl", "llava", "llava_next", "llava_next_video", "llava_onevision", "mistral3"),
+    *("mllama", "musicflamingo", "paligemma", "qwen2_5_omni_thinker", "qwen2_5_vl", "qwen2_audio"),
+    *("qwen2_vl", "qwen3_omni_moe_thinker", "vibevoice_asr", "video_llava", "vipllava", "voxtral"),
+)
+
+
+def _model(model_type: str, body: bool, seed: int) -> Any:
+    """transformers' model of a draw, on the CPU."""
+    if model_type in CLASS_DRAWS:
+        whole = CLASS_DRAWS[model_type][0][0]
+        config = drawn_class(model_type, whole, seed)
+    else:
+        whole = {"fuyu": "FuyuForCausalLM", "gemma3": "Gemma3ForConditionalGeneration"}[model_type]
+        config = GEMMA3 if model_type == "gemma3" else drawn(model_type, seed)
+    name = f"{whole.partition('For')[0]}Model" if body else whole
+    return build_class(name, copy.deepcopy(config), "cpu")
+
+
+def _save(model: Any, folder: Path, *, own_names: bool, named: bool) -> None:
+    model.save_pretrained(folder)
+    if own_names:
+        tied = dict(model.named_parameters(remove_duplicate=False)).keys()
+        tied -= dict(model.named_parameters()).keys()
+        tensors = {n: t.numpy() for n, t in model.state_dict().items() if n not in tied}
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    if not named:
+        path = folder / "config.json"
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        del fields["architectures"]
+        path.write_text(json.dumps(fields), encoding="utf-8")
+
+
+@pytest.mark.parametrize("own_names", [False, True], ids=["saved", "own"])
+@pytest.mark.parametrize("body", [False, True], ids=["whole", "body"])
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_folder_is_verified(model_type: str, body: bool, own_names: bool, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        model = _model(model_type, body, seed)
+        total = sum(parameter.numel() for parameter in model.parameters())
+        for named in (True, False):
+            _save(model, tmp_path, own_names=own_names, named=named)
+            report = minilm.inspect(tmp_path)
+            assert report.verified, report.mismatches
+            assert report.parameters.total == total
+            if (model_type, body, own_names, named) != ("mllama", True, True, False):
+                assert report.witnesses.formula == total
+
+
+def test_a_wrong_shape_under_the_names_of_the_modules_is_told(tmp_path: Path) -> None:
+    model = _model("llava", False, 2)
+    _save(model, tmp_path, own_names=True, named=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = "model.multi_modal_projector.linear_1.bias"
+    tensors[name] = np.append(tensors[name], np.float32(0))
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    report = minilm.inspect(tmp_path)
+    assert not report.verified
+    assert any(f"{name} has shape" in line for line in report.mismatches)
