@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from minilm.architectures import layout_of
 from minilm.architectures.minilm import layout as minilm_layout
+from minilm.architectures.model_types import MODEL_TYPES
 from minilm.config import ModelConfig
 from minilm.inspection import extras
 from minilm.inspection.inspector import Inspection, inspect_with_sources
@@ -31,6 +32,7 @@ from minilm.inspection.reconciliation.reconcile import (
 from minilm.inspection.report import Parameters, Report, TensorRow, Witnesses
 from minilm.ledger.layout import Layout
 from minilm.quantization.logical_tensors import Quantization
+from tests.architectures.required import REQUIRED
 from tests.strategies import model_configs
 
 GPT2 = {"model_type": "gpt2"}
@@ -588,3 +590,17 @@ def test_what_a_file_does_not_hold_is_less_likely(tmp_path: Path) -> None:
     masks = {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 16, 16) for i in range(2)}
     save_file(tensors | masks, tmp_path / "model.safetensors")
     assert rank_of_masks() == {LIKELY}
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_number_near_the_total_of_every_type(tmp_path: Path, model_type: str) -> None:
+    """Positions of pictures and sounds have other dimensions than those of texts."""
+    config = {"model_type": model_type, **REQUIRED.get(model_type, {})}
+    if layout_of(config).count() > 3 * 10**10:
+        pytest.skip("a report of so many experts takes long")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    inspection = inspect_with_sources(tmp_path / "config.json")
+    near = f"{round(inspection.report.parameters.total * 1.01)}"
+    assert extras.with_reconciliation(
+        inspection, f"{near[:2]}{'0' * (len(near) - 2)}"
+    ).reconciliation

@@ -312,7 +312,8 @@ def _resized_terms(layout: Layout) -> Iterator[Term]:
         for length in CONTEXTS:
             name = f"positions for {length} tokens, not {symbols['T']}"
             yield _resized(layout, name, "T", length)
-    for tensor in layout.components().get(components.POSITION_EMBEDDING, []):
+    positions = layout.components().get(components.POSITION_EMBEDDING, [])
+    for tensor in (each for each in positions if len(each.shape) == 2):
         rows, width = (dimension.value(symbols) for dimension in tensor.shape)
         extra = rows - layout.context_length
         if 0 < extra < rows:
