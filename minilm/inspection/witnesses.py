@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from minilm.architectures import layout_of
 from minilm.architectures.ignored_weights import ignored_weights
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.task_heads import class_name_of
+from minilm.architectures.task_heads import UndeclaredClassError, class_name_of
 from minilm.errors import FormatError, naming_file
 from minilm.formats.header import Header
 from minilm.inspection import similar_types
@@ -237,15 +238,28 @@ def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str
     return read_module(module), "the module is transformers' own, compared by its total"
 
 
+def _undeclared_part(target: Target) -> str:
+    """The field of config.json whose value is not declared, with that; empty where it is the class itself."""
+    if target.architecture not in MODEL_TYPES:
+        return ""
+    try:
+        layout_of(target.hugging_face)
+    except UndeclaredClassError as error:
+        field = str(error.where).removeprefix("config.json: ")
+        return "" if field == "architectures" else f"{field} {error.got}"
+    return ""
+
+
 def _no_witness(target: Target, may_be_live: bool) -> FormatError:
     remedy = "name its weights, which are counted without a formula"
     if may_be_live:
         remedy += ", or add --live where transformers is installed"
-    if "text_config" in target.hugging_face:
-        remedy = "its text_config is a config.json of its own; or " + remedy
+    part = _undeclared_part(target)
+    if "text_config" in target.hugging_face and not part.startswith("text_config"):
+        remedy = "save its text_config as a config.json to count the text alone; or " + remedy
     if target.architecture in MODEL_TYPES:
         class_name = class_name_of(target.hugging_face) or "a part"
-        what = f"{class_name} of model_type {target.architecture!r} without weights"
+        what = f"{part or class_name} of model_type {target.architecture!r} without weights"
         return FormatError(target.name, what, "a class whose parts are declared", remedy)
     offer = similar_types.advice(target.hugging_face)
     model_type = target.hugging_face.get("model_type")

@@ -437,9 +437,7 @@ def _blip2(random: Random) -> Config:
     text_config = {"model_type": "t5", **_t5(random)} if _flag(random) else _opt(random)
     tower = vision(random, qkv_bias=_flag(random))
     tower.pop("num_channels", None)
-    asking = encoder(
-        random, cross_attention_frequency=random.randint(1, 3), encoder_hidden_size=7
-    )
+    asking = encoder(random, cross_attention_frequency=random.randint(1, 3), encoder_hidden_size=7)
     for name in ("id2label", "tie_word_embeddings"):
         asking.pop(name, None)
     config = {"text_config": text_config, "vision_config": tower, "qformer_config": asking}

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 import minilm
 from minilm.architectures import layout_of, layout_of_class
-from minilm.errors import ConfigError
+from minilm.errors import ConfigError, FormatError
 from tests.architectures.record import CLASS_DRAWS, CLASSES, DRAWS, drawn, drawn_class
 
 CAUSAL = [pytest.param(name, "", id=name) for name in DRAWS]
@@ -236,3 +236,24 @@ def test_a_body_may_be_stored_as_the_part_that_it_is_beside_a_head(
     assert report.verified, report.mismatches
     assert report.witnesses.formula == report.parameters.total == layout.count()
     assert not any(f"config.json names {class_name}" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "what", "text_alone"),
+    [
+        ({"vision_config": {"model_type": "foo"}}, "vision_config 'foo'", True),
+        ({"text_config": {"model_type": "foo"}}, "text_config 'foo'", False),
+        ({"architectures": ["LlavaForFoo"]}, "LlavaForFoo", True),
+    ],
+)
+def test_which_part_is_not_declared_is_said(
+    fields: dict[str, Any], what: str, text_alone: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.json"
+    parts = {"text_config": {"model_type": "llama"}, "vision_config": {}}
+    path.write_text(json.dumps({"model_type": "llava"} | parts | fields))
+    with pytest.raises(FormatError) as caught:
+        minilm.inspect(path)
+    assert caught.value.got == f"{what} of model_type 'llava' without weights"
+    remedy = "save its text_config as a config.json to count the text alone"
+    assert (remedy in caught.value.remedy) == text_alone
