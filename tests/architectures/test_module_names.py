@@ -1,6 +1,6 @@
-"""Image-text and audio-text models in folders: whole or the body alone, under both kinds of names.
+"""Folders under both kinds of names: of image-text and audio-text models, or their bodies, and of experts.
 
-`save_pretrained` writes the names of version 4; a `state_dict` has those of the modules.
+`save_pretrained` writes the names of version 4, and each expert; a `state_dict` has what the modules have.
 """
 
 from __future__ import annotations
@@ -46,9 +46,12 @@ def _model(model_type: str, body: bool, seed: int) -> Any:
     if model_type in CLASS_DRAWS:
         whole = CLASS_DRAWS[model_type][0][0]
         config = drawn_class(model_type, whole, seed)
+    elif model_type == "gemma3":
+        whole, config = "Gemma3ForConditionalGeneration", GEMMA3
     else:
-        whole = {"fuyu": "FuyuForCausalLM", "gemma3": "Gemma3ForConditionalGeneration"}[model_type]
-        config = GEMMA3 if model_type == "gemma3" else drawn(model_type, seed)
+        config = drawn(model_type, seed)
+        parsed = transformers.AutoConfig.for_model(**config)
+        whole = transformers.AutoModelForCausalLM._model_mapping[type(parsed)].__name__
     name = f"{whole.partition('For')[0]}Model" if body else whole
     return build_class(name, copy.deepcopy(config), "cpu")
 
@@ -81,6 +84,29 @@ def test_a_folder_is_verified(model_type: str, body: bool, own_names: bool, tmp_
             assert report.parameters.total == total
             if (model_type, body, own_names, named) != ("mllama", True, True, False):
                 assert report.witnesses.formula == total
+
+
+EXPERTS = (
+    *("afmoe", "glm4_moe", "jamba", "lfm2_moe", "minimax_m2", "mixtral", "olmoe", "qwen2_moe"),
+    *("qwen3_5_moe", "qwen3_moe", "qwen3_next", "qwen3_omni_moe_thinker"),
+)
+
+
+@pytest.mark.parametrize("model_type", EXPERTS)
+def test_experts_in_one_tensor_are_verified(model_type: str, tmp_path: Path) -> None:
+    reports = []
+    model = _model(model_type, False, 3)
+    for own_names in (False, True):
+        _save(model, tmp_path, own_names=own_names, named=True)
+        reports.append(minilm.inspect(tmp_path))
+    saved, own = reports
+    assert any(row.name.endswith(".experts.gate_up_proj") for row in own.tensors)
+    assert own.verified, own.mismatches
+    assert own.witnesses == saved.witnesses
+    assert own.parameters == saved.parameters
+    assert own.formula is not None
+    assert saved.formula is not None
+    assert own.formula.symbolic == saved.formula.symbolic
 
 
 def test_a_wrong_shape_under_the_names_of_the_modules_is_told(tmp_path: Path) -> None:
