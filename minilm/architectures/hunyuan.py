@@ -13,8 +13,8 @@ from dataclasses import replace
 from reprlib import repr as shortened
 from typing import Any
 
-from minilm.architectures.building_blocks import Heads, gated_feed_forward, m, separate_attention
-from minilm.architectures.config_fields import field_name, flag, size
+from minilm.architectures.building_blocks import Heads, f, gated_feed_forward, m, separate_attention
+from minilm.architectures.config_fields import field_name, flag, size, whole_number
 from minilm.architectures.decoder import (
     ATTENTION,
     MLP,
@@ -117,11 +117,12 @@ def _of_all_layers(config: Mapping[str, Any], name: str, num_layers: int) -> Any
 
 def _v3(config: Mapping[str, Any]) -> Layout:
     heads, num_layers = heads_and_layers(config, _V3)
-    bias = flag(config, "attention_bias", False)
+    bias, mlp_bias = flag(config, "attention_bias", False), flag(config, "mlp_bias", False)
+    split = split_layers(num_layers, sparse_layers(config, num_layers, lambda i: i > 0))
     sparse = sparse_feed_forward(
         config,
         MLP,
-        split_layers(num_layers, sparse_layers(config, num_layers, lambda i: i > 0)),
+        split,
         _V3.experts,
         fields=(
             field_name(config, "num_experts", "num_local_experts"),
@@ -131,7 +132,12 @@ def _v3(config: Mapping[str, Any]) -> Layout:
         router="router.gate",
         shared=("shared_mlp", "num_shared_experts", 1),
         correction="expert_bias",
-        bias=flag(config, "mlp_bias", False),
+        bias=mlp_bias,
+    )
+    shares = whole_number(config, "num_shared_experts", 1) > 0
+    # Without a shared expert transformers makes one as wide as a dense layer.
+    dense = shared_expert(
+        f"{MLP}.shared_mlp", None if shares else split.experts, width=f, bias=mlp_bias
     )
     return decoder(
         config,
@@ -141,6 +147,7 @@ def _v3(config: Mapping[str, Any]) -> Layout:
         *separate_attention(ATTENTION, heads, qkv_bias=bias, output_bias=bias),
         *query_key_norms(),
         *sparse.tensors,
+        *dense,
         symbols=sparse.symbols,
         buffers=sparse.buffers,
     )

@@ -549,7 +549,7 @@ DRAWS: dict[str, Draw] = {
         head_dim="head_dim",
         experts="num_experts",
         moe_intermediate_size=WIDTH,
-        num_shared_experts=range(1, 3),
+        num_shared_experts=range(3),
         lists={"mlp_layer_types": SPARSE},
         **BIASES,
     ),
