@@ -80,7 +80,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     }
     heads = symbols["h"] * symbols["k"]
     if heads % symbols["u"]:
-        raise ConfigError("config.json: o_groups", f"{symbols['O']}", f"a divisor of {heads}")
+        raise ConfigError("config.json: o_groups", f"{symbols['u']}", f"a divisor of {heads}")
     symbols["y"] = heads // symbols["u"]
     kinds = _layer_kinds(config, num_layers)
     tied = flag(config, "tie_word_embeddings", False)
