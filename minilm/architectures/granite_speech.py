@@ -35,10 +35,10 @@ def layout(config: Config) -> Layout:
     """The tensors of these types' ForConditionalGeneration, and of their bodies, for a config.json."""
     reading = sub_config(config, "projector_config")
     depth, window = layers(reading, "num_hidden_layers", 12), size(config, "window_size", 15)
-    queries = window // size(config, "downsample_rate", 5)
+    rate = size(config, "downsample_rate", 5)
+    queries = window // rate
     if not queries:
-        expected = "no more than window_size"
-        raise ConfigError("config.json: downsample_rate", f"{config['downsample_rate']}", expected)
+        raise ConfigError("config.json: downsample_rate", f"{rate}", "no more than window_size")
     tensors = (
         once("projector.query", (1, queries, a)),
         *asking(reading, depth, "projector.qformer", reads_text=_reads_text(reading)),

@@ -119,6 +119,7 @@ def test_textbook_approximation_counts_the_tied_head_twice() -> None:
         ({"model_type": "llama", "hidden_size": 100, "num_attention_heads": 3}, "hidden_size"),
         ({"model_type": "llama", "num_key_value_heads": 5}, "num_key_value_heads"),
         ({"model_type": "deepseek_v4", "o_groups": 9}, "o_groups"),
+        ({"model_type": "granite_speech", "window_size": 3}, "downsample_rate"),
         ({"model_type": "reformer", "hidden_size": 255}, "axial_pos_embds_dim"),
         (
             {"model_type": "blt", "vocab_size": 7, "tie_word_embeddings": True},
