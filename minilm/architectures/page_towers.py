@@ -48,7 +48,7 @@ _QWEN2 = {
 
 def channels(config: Config, last: int) -> list[int]:
     """What the two convolutions behind SAM put out."""
-    return sizes(sub_config(config, "sam_config"), "downsample_channels", (512, last))
+    return sizes(sub_config(config, "sam_config"), "downsample_channels", (512, last), 2)
 
 
 def _sam(fields: Config, name: str, ends: list[int]) -> Tensors:

@@ -166,8 +166,10 @@ def output_maps(
         chosen = config.get("out_indices")
         chosen = [-1] if chosen is None else chosen
     known = range(-len(names), len(names)) if field == "out_indices" else names
-    if not isinstance(chosen, (list, tuple)) or any(
-        isinstance(each, bool) or each not in known for each in chosen
+    if (
+        not isinstance(chosen, (list, tuple))
+        or not chosen
+        or any(isinstance(each, bool) or each not in known for each in chosen)
     ):
         raise ConfigError(f"config.json: {field}", shortened(chosen), f"of {', '.join(names)}")
     own = [names[each] if isinstance(each, int) else each for each in chosen]

@@ -119,6 +119,17 @@ def test_textbook_approximation_counts_the_tied_head_twice() -> None:
         ({"model_type": "llama", "hidden_size": 100, "num_attention_heads": 3}, "hidden_size"),
         ({"model_type": "llama", "num_key_value_heads": 5}, "num_key_value_heads"),
         ({"model_type": "deepseek_v4", "o_groups": 9}, "o_groups"),
+        (
+            {
+                "model_type": "deepseek_ocr2",
+                "vision_config": {"sam_config": {"downsample_channels": [1]}},
+            },
+            "downsample_channels",
+        ),
+        (
+            {"model_type": "detr", "backbone_config": {"model_type": "resnet", "out_indices": []}},
+            "out_indices",
+        ),
         ({"model_type": "granite_speech", "window_size": 3}, "downsample_rate"),
         ({"model_type": "reformer", "hidden_size": 255}, "axial_pos_embds_dim"),
         (
