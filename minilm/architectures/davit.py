@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minilm.architectures.config_fields import Config, flag, number, size, sizes
+from minilm.architectures.config_fields import Config, depths, flag, listed, number, size, sizes
 from minilm.architectures.vision_tower import Part, matrix, vector
 from minilm.ledger.layout import Tensors
 
@@ -15,12 +15,13 @@ from minilm.ledger.layout import Tensors
 def davit(config: Config, name: str) -> Part:
     """All of it below ``name``; every stage has sizes of its own, so it has no letters."""
     widths = sizes(config, "embed_dim", (128, 256, 512, 1024))
-    depths = sizes(config, "depths", (1, 1, 9, 1))
-    patches = sizes(config, "patch_size", (7, 3, 3, 3))
-    first = config.get("patch_prenorm", (False, True, True, True))
+    stages = len(widths)
+    blocks = depths(config, "depths", (1, 1, 9, 1), stages)
+    patches = sizes(config, "patch_size", (7, 3, 3, 3), stages)
+    first = listed(config, "patch_prenorm", (False, True, True, True), stages)
     tensors: list[Any] = []
     inputs = size(config, "in_channels", 3)
-    for stage, (width, depth, patch) in enumerate(zip(widths, depths, patches, strict=True)):
+    for stage, (width, depth, patch) in enumerate(zip(widths, blocks, patches, strict=True)):
         conv = f"{name}.convs.{stage}"
         tensors += matrix(f"{conv}.conv", (width, inputs, patch, patch))
         tensors += vector(f"{conv}.norm", inputs if first[stage] else width)

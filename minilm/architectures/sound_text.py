@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from minilm.architectures.building_blocks import d, linear
 from minilm.architectures.config_fields import Config, flag, size, sub_config
 from minilm.architectures.decoder import BLOCK
 from minilm.architectures.joint_text import Model, joined, text_layout
-from minilm.architectures.sound_towers import LLAMA, a, convolved, voxtral_realtime, whisper
+from minilm.architectures.sound_towers import a, convolved, glmasr, voxtral_realtime, whisper
 from minilm.architectures.task_heads import whole_or_body
 from minilm.architectures.vision_tower import Part, matrix, projector, vector, without_bias
 from minilm.ledger import components
@@ -135,7 +134,7 @@ _SOUNDS = {
             },
         ),
         _glmasr,
-        partial(whisper, names=LLAMA),
+        glmasr,
     ),
     "moss_transcribe_diarize": _Sound(
         replace(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from minilm.architectures.config_fields import Config, field_name, layers, size
 from minilm.architectures.vision_tower import Part, gain, heard, matrix, once, vector, without_bias
 from minilm.ledger.layout import Tensors
-from minilm.ledger.symbols import symbol
+from minilm.ledger.symbols import as_polynomial, symbol
 
 a, z, F, P = symbol("a"), symbol("z"), symbol("F"), symbol("P")
 
@@ -30,7 +30,7 @@ class Names:
 
 
 WHISPER = Names()
-LLAMA = Names(
+_LLAMA = Names(
     "self_attn.o_proj",
     ("input_layernorm", "post_attention_layernorm"),
     ("mlp.fc1", "mlp.fc2"),
@@ -71,6 +71,21 @@ def _layers(name: str, names: Names) -> Tensors:
         *vector(f"{block}.{second}", a, z),
         *vector(f"{name}.{names.last}", a),
     )
+
+
+def glmasr(config: Config, name: str) -> Part:
+    """Heads in groups, each with one key and value."""
+    part = whisper(config, name, _LLAMA)
+    heads = size(config, "num_attention_heads", 20)
+    groups = size(config, "num_key_value_heads", heads)
+    if groups == heads:
+        return part
+    keys = as_polynomial(groups * (part.symbols["a"] // heads))
+    ends = (".k_proj.weight", ".v_proj.weight", ".v_proj.bias")
+    tensors = (
+        replace(t, shape=(keys, *t.shape[1:])) if t.name.endswith(ends) else t for t in part.tensors
+    )
+    return part._replace(tensors=tuple(tensors))
 
 
 def _symbols(config: Config, depth: int = 32) -> dict[str, int]:

@@ -407,7 +407,7 @@ def _glmasr(random: Random) -> Config:
     config["text_config"].pop("tie_word_embeddings", None)
     audio = config["audio_config"]
     audio.pop("max_source_positions", None)
-    audio["num_key_value_heads"] = audio["num_attention_heads"]
+    audio["num_key_value_heads"] = random.choice([None, 1, audio["num_attention_heads"]])
     audio["intermediate_size"] = 4 * audio["hidden_size"]
     return config | _maybe(random, tie_word_embeddings=_flag(random))
 

@@ -130,6 +130,8 @@ def test_textbook_approximation_counts_the_tied_head_twice() -> None:
             {"model_type": "detr", "backbone_config": {"model_type": "resnet", "out_indices": []}},
             "out_indices",
         ),
+        ({"model_type": "florence2", "vision_config": {"embed_dim": [4] * 5}}, "depths"),
+        ({"model_type": "florence2", "vision_config": {"patch_prenorm": 0}}, "patch_prenorm"),
         ({"model_type": "granite_speech", "window_size": 3}, "downsample_rate"),
         ({"model_type": "reformer", "hidden_size": 255}, "axial_pos_embds_dim"),
         (
