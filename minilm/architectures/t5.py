@@ -14,7 +14,7 @@ from reprlib import repr as shortened
 
 from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import E, L, V, d, f, h, k, linear, lm_head, norm
-from minilm.architectures.config_fields import Config, flag, layers, size, whole_number
+from minilm.architectures.config_fields import Config, choice, flag, layers, size, whole_number
 from minilm.architectures.moe import group_of, read_experts
 from minilm.architectures.task_heads import class_name_of, is_body, undeclared_class
 from minilm.errors import ConfigError
@@ -133,11 +133,7 @@ def _composers(config: Config) -> Tensors:
 
 def _encoder_attention(config: Config) -> str:
     kinds = {"local": "LocalSelfAttention", "transient-global": "TransientGlobalSelfAttention"}
-    kind = config.get("encoder_attention_type", "local")
-    if kind not in kinds:
-        expected = "local or transient-global"
-        raise ConfigError("config.json: encoder_attention_type", shortened(kind), expected)
-    return kinds[kind]
+    return kinds[choice(config, "encoder_attention_type", "local", kinds)]
 
 
 def _global(config: Config, kind: str) -> Tensors:

@@ -8,11 +8,13 @@ qwen2_5_vl,qwen3_vl,glm4v}`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from reprlib import repr as shortened
 
 from minilm.architectures import page_towers, patch_towers, siglip_towers, video_towers
 from minilm.architectures.config_fields import Config, flag, sides, size, with_canonical_names
 from minilm.architectures.davit import davit
 from minilm.architectures.sam import sam_tower
+from minilm.architectures.task_heads import UndeclaredClassError
 from minilm.architectures.vision_tower import (
     F,
     P,
@@ -37,9 +39,12 @@ from minilm.ledger.layout import Role
 def tower(config: Config, name: str, default: str) -> Part:
     """The tower of a vision_config below ``name``, of the type ``default`` where it says none.
 
-    Raises KeyError for a type without one.
+    Raises UndeclaredClassError for a type without one.
     """
     kind = str(config.get("model_type") or default)
+    if kind not in TOWERS:
+        expected = f"one of {', '.join(TOWERS)}"
+        raise UndeclaredClassError("config.json: vision_config", shortened(kind), expected)
     return TOWERS[kind](with_canonical_names({**config, "model_type": kind}), name)
 
 

@@ -132,6 +132,11 @@ def test_textbook_approximation_counts_the_tied_head_twice() -> None:
         ),
         ({"model_type": "florence2", "vision_config": {"embed_dim": [4] * 5}}, "depths"),
         ({"model_type": "florence2", "vision_config": {"patch_prenorm": 0}}, "patch_prenorm"),
+        (
+            {"model_type": "granite4_vision", "vision_config": {"model_type": "x"}},
+            "vision_config",
+        ),
+        ({"model_type": "longt5", "encoder_attention_type": []}, "encoder_attention_type"),
         ({"model_type": "granite_speech", "window_size": 3}, "downsample_rate"),
         ({"model_type": "reformer", "hidden_size": 255}, "axial_pos_embds_dim"),
         (
