@@ -841,6 +841,36 @@ model.layers.3.mlp.linear_mlp.weight 8 8
             12,
         )
     ],
+    "new": [
+        Case(
+            "Alibaba-NLP/new-impl modeling.py",
+            SIZES | {"type_vocab_size": 2},
+            """
+new.embeddings.word_embeddings.weight 11 8
+new.embeddings.token_type_embeddings.weight 2 8
+new.embeddings.LayerNorm.weight 8
+new.embeddings.LayerNorm.bias 8
+new.encoder.layer.*.attention.qkv_proj.weight 24 8
+new.encoder.layer.*.attention.qkv_proj.bias 24
+new.encoder.layer.*.attention.o_proj.weight 8 8
+new.encoder.layer.*.attention.o_proj.bias 8
+new.encoder.layer.*.attn_ln.weight 8
+new.encoder.layer.*.attn_ln.bias 8
+new.encoder.layer.*.mlp.up_gate_proj.weight 12 8
+new.encoder.layer.*.mlp.down_proj.weight 8 6
+new.encoder.layer.*.mlp.down_proj.bias 8
+new.encoder.layer.*.mlp_ln.weight 8
+new.encoder.layer.*.mlp_ln.bias 8
+lm_head.dense.weight 8 8
+lm_head.dense.bias 8
+lm_head.norm.weight 8
+lm_head.norm.bias 8
+lm_head.decoder.bias 11
+tie lm_head.decoder.weight
+""",
+            0,
+        )
+    ],
     "openelm": [
         Case(
             "apple/OpenELM-270M modeling_openelm.py",
