@@ -39,12 +39,8 @@ def as_class_of_file(target: Target, header: Header) -> Target:
     named = class_name_of(target.hugging_face)
     if target.layout is None or entry is None:
         return target
-    shapes = {
-        current_name(tensor.name): tensor.shape
-        for tensor in header.tensors
-        if not is_buffer(tensor.name, tensor.shape)
-    }
-    target = replace(target, layout=with_experts_of_file(target.layout, shapes))
+    stored = {tensor.name: tensor.shape for tensor in header.tensors}
+    target = replace(target, layout=with_experts_of_file(target.layout, stored))
     if entry.by_class or (entry.whole and not named):
         classes: tuple[str, ...] = _CLASSES
     elif not named:

@@ -45,7 +45,7 @@ model.to_empty(device="cpu")
 model.init_weights()
 reference = scaling(made(config(n_layer=12, n_head=6, n_kv_head=6, n_embd=768)))
 ratio = tokens / 2**19
-rate, horizon = ratio**0.5, 12 * reference / (12 * scaling(model))
+rate, horizon = ratio**0.5, reference / scaling(model)
 decay = 0.28 * rate * horizon
 optimizer = model.setup_optimizer(
     unembedding_lr=0.008 * rate, embedding_lr=0.3 * rate, scalar_lr=0.5 * rate,
