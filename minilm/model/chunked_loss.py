@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minilm.model.first_derivative import refuse_second
+
 IGNORED = -100
 LOGITS_PER_CHUNK = 2**22
 # Of logits that are there: as many as stay in a core's cache in float32.
@@ -77,6 +79,7 @@ class _LossOfLogits(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor, None]:
+        refuse_second("the loss")
         gradient, count = ctx.saved_tensors
         return gradient * (of_loss / count), None
 
@@ -106,5 +109,6 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor, None, None]:
+        refuse_second("the loss")
         gradient, count = ctx.saved_tensors
         return (gradient * (of_loss / count)).to(gradient.dtype), None, None

@@ -17,6 +17,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from minilm.model.dropout import dropout as dropped
+from minilm.model.first_derivative import refuse_second
 
 Rotation = tuple[Tensor, Tensor]
 
@@ -83,6 +84,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second("explicit attention")
         query, key, value, weights, cosine, sine = ctx.saved_tensors
         b, h, g, t, k = ctx.sizes
         gradient = rearrange(gradient, "b t (h k) -> b h t k", h=h).reshape(b * g, -1, k)

@@ -93,3 +93,16 @@ def test_the_loss_of_logits_brings_its_gradient(
 def test_a_loss_of_nothing_is_not_a_number() -> None:
     logits = torch.zeros(3, 5, requires_grad=True)
     assert chunked_loss.loss_of_logits(logits, torch.full((3,), IGNORED)).isnan()
+
+
+def test_a_second_derivative_is_refused() -> None:
+    model = Transformer(ModelConfig(num_layers=1, d_model=16, num_heads=2))
+    tokens = torch.arange(20).view(2, 10)
+    weights = list(model.parameters())
+    logits = model(tokens).flatten(0, 1)
+    loss = F.cross_entropy(logits, tokens.flatten())
+    with pytest.raises(RuntimeError, match="explicit attention has no second derivative"):
+        torch.autograd.grad(loss, weights, create_graph=True)
+    loss = next_token_loss(model, tokens, tokens)
+    with pytest.raises(RuntimeError, match="the loss has no second derivative"):
+        torch.autograd.grad(loss, weights, create_graph=True)
