@@ -1,7 +1,7 @@
 """Peak bytes of live tensors while one of minilm's models generates: those of the pass over the prompt.
 
-Float weights run through the fast decoder, which holds query, key and value once more, joined to one matrix;
-packed ones through the modules, which compute the logits of every token of the prompt.
+The fast decoder holds query, key and value once more, joined to one matrix. Packed matrices are made float32
+one after the other for a prompt, and multiplied as they are for few rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from minilm.config import ModelConfig
 from minilm.costs.forward_pass import FLOAT32
 from minilm.costs.memory import cache_bytes, hidden_matrices, kv_cache_elements
-from minilm.costs.training_step import DEQUANTIZED, INT64, SCALE_GROUPS, loaded_bytes
+from minilm.costs.training_step import DEQUANTIZED, INT64, SCALE_GROUPS, loaded_bytes, packed_bytes
 from minilm.dtypes import BITS
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
@@ -42,14 +42,16 @@ def generation_memory(
     packed = precision in ("int8", "int4")
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
     width, tokens = BITS[dtype] // 8, batch * context
+    temporary = width * max(_block_elements(config, tokens), batch * config.vocab_size)
     if packed:
         weights = loaded_bytes(layout, precision)
-        temporary = _through_modules(config, tokens, precision)
+        temporary = max(temporary, _packed_products(config, tokens, precision))
         if precision == "int4":
             temporary = max(temporary, _kernel_operands(config, layout))
+        joined = [each for each in hidden_matrices(layout) if each.component in _JOINED]
+        temporary += packed_bytes(layout, joined, precision)
     else:
         weights = width * layout.count()
-        temporary = width * max(_block_elements(config, tokens), batch * config.vocab_size)
         temporary += width * layout.count(components=_JOINED)
     # Tokens, their positions, cosines and sines.
     index = 3 * INT64 * tokens
@@ -71,19 +73,21 @@ def _block_elements(config: ModelConfig, tokens: int) -> int:
     return tokens * max(attention, feed_forward)
 
 
-def _through_modules(config: ModelConfig, tokens: int, precision: str) -> int:
-    """The most bytes at a time: in the last product of a feed-forward, or at the logits of all tokens."""
+def _packed_products(config: ModelConfig, tokens: int, precision: str) -> int:
+    """The most bytes while a packed matrix is float32: in the joined product, or in a feed-forward's last."""
     d, f = config.d_model, config.d_feed_forward
-    # The block's input, attention's output and the sum; the norm's output.
-    stream = FLOAT32 * tokens * 4 * d
-    hidden = FLOAT32 * tokens * f
-    biased = 2 if config.feed_forward_bias else 1
-    product = FLOAT32 * tokens * d
-    matrix = max(DEQUANTIZED[precision] * d * f, FLOAT32 * d * f + product, biased * product)
-    # Up and gate are there until the end, the gate's activation is not.
-    activation, down = (4, 3) if config.gated else (2, 2)
-    feed_forward = stream + max(activation * hidden, down * hidden + matrix)
-    return max(feed_forward, FLOAT32 * tokens * (config.vocab_size + 2 * d))
+    heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+
+    def product(inputs: int, outputs: int) -> int:
+        matrix = inputs * outputs
+        return max(DEQUANTIZED[precision] * matrix, FLOAT32 * (matrix + tokens * outputs))
+
+    # What the block holds meanwhile is as in `_block_elements`; the activation takes the place of up.
+    hidden = (2 if config.gated else 1) * f
+    return max(
+        FLOAT32 * tokens * 2 * d + product(d, heads),
+        FLOAT32 * tokens * (3 * d + hidden) + product(f, d),
+    )
 
 
 def _kernel_operands(config: ModelConfig, layout: Layout) -> int:

@@ -219,14 +219,20 @@ def loaded_bytes(layout: Layout, packing: str = "") -> int:
     """Bytes of a model as minilm holds it: float32, matrices packed with float32 scales."""
     if not packing:
         return FLOAT32 * layout.count()
-    total, group = 0, SCALE_GROUPS[packing]
     packed = hidden_matrices(layout)
-    for tensor in layout.named_tensors(packed):
+    others = layout.count() - sum(layout.value(each) for each in packed)
+    return packed_bytes(layout, packed, packing) + FLOAT32 * others
+
+
+def packed_bytes(layout: Layout, matrices: Sequence[Tensor], packing: str) -> int:
+    """Bytes of codes and float32 scales of some matrices of a layout."""
+    total, group = 0, SCALE_GROUPS[packing]
+    for tensor in layout.named_tensors(matrices):
         rows, columns = tensor.shape
         scales = rows * (columns // group if group else 1)
         total += rows * columns * BITS["int8" if packing == "int8" else "int4"] // 8
         total += FLOAT32 * scales
-    return total + FLOAT32 * (layout.count() - sum(layout.value(each) for each in packed))
+    return total
 
 
 _ATTENTION = (

@@ -1,7 +1,7 @@
 """What generation runs a model with: the fast decoder, or the model's own forward pass where that is needed.
 
 Both compute the same logits. The fast one reads bare weights, so a model that was modified from outside (an
-adapter, a quantized layer, a hook) runs through its modules.
+adapter, a hook) runs through its modules.
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ def make_decoder(model: Transformer, *, compiled: bool = False, tune: bool = Fal
     try:
         return FastDecoder(model, compiled=compiled, tune=tune)
     except ModifiedModelError as error:
-        # An adapter runs through the modules, and by packed weights they are faster than the fast decoder by
-        # float32 ones.
+        # An adapter runs through the modules, and so do packed weights on a GPU.
         if not any(type(module) in (QuantizedLinear, LoRALinear) for module in model.modules()):
             _note(str(error))
         return ModelDecoder(model)

@@ -1,8 +1,9 @@
 """The model's forward pass for generation: the weights of a `Transformer`, and few operations a block.
 
 For one token a module call costs as much as the product in it, so every option of the model is written here a
-second time, without modules. What something outside has put into the model (an adapter, a quantized layer, a
-hook) would be bypassed: `FastDecoder` refuses a model that is not exactly what its config builds.
+second time, without modules. What something outside has put into the model (an adapter, a hook) would be
+bypassed: `FastDecoder` refuses a model that is not exactly what its config builds. Only quantized layers may
+stand in it, which are called as they are.
 
 Shapes: b sequences, t tokens, n keys, h query heads, g key/value heads, k head width, d model width,
 V vocabulary, m rows, i inputs and o outputs of a product.
@@ -29,6 +30,7 @@ from minilm.model.layers import apply_activation
 from minilm.model.ngrams import ngram_rows
 from minilm.model.rope import rotate
 from minilm.model.transformer import Block, Transformer
+from minilm.transforms.quantize import QuantizedLinear, joined_layers
 
 CACHE_BYTES = 2**27  # more than a processor's caches hold
 
@@ -41,10 +43,11 @@ class FastDecoder:
 
         On CUDA the pass of one token is captured as a graph; ``compiled``: it is compiled. With ``tune``, on
         a CPU, products of as many rows as a cache has sequences are computed in the way that is measured to
-        be faster when it is made. Raises ModifiedModelError. Of what is modified later only forward hooks are
-        seen: a call then raises it too.
+        be faster when it is made. Layers may be quantized on a CPU, uncompiled. Raises ModifiedModelError. Of
+        what is modified later only forward hooks are seen: a call then raises it too.
         """
-        check_unmodified(model)
+        is_on_cpu = all(each.device.type == "cpu" for each in model.parameters())
+        check_unmodified(model, packed=is_on_cpu and not compiled)
         self._hooks = [
             *GLOBAL_HOOKS,
             *(module._forward_hooks for module in model.modules()),
@@ -135,8 +138,8 @@ class FastDecoder:
 
     def _products(self) -> Iterator[SplitLinear]:
         for block in dict.fromkeys(self._blocks):
-            for product in (block.query_key_value, block.output, block.gate, block.up, block.down):
-                if product is not None:
+            for product in (*block.query_key_value, block.output, block.gate, block.up, block.down):
+                if isinstance(product, SplitLinear):
                     yield product
         yield self._lm_head
 
@@ -164,9 +167,11 @@ class FastDecoder:
 
     def _fused(self) -> Iterator[Tensor]:
         for block in self._blocks:
-            yield block.query_key_value.weight
-            if block.query_key_value.bias is not None:
-                yield block.query_key_value.bias
+            for product in block.query_key_value:
+                assert isinstance(product, SplitLinear), "quantized layers are not compiled"
+                yield product.weight
+                if product.bias is not None:
+                    yield product.bias
 
     def _forward(self, tokens: Tensor, cache: KVCache, positions: Positions) -> Tensor:
         b, t = tokens.shape
@@ -212,11 +217,7 @@ class FastBlock:
         self.taps = list(block.convolution.weight) if block.convolution is not None else []
         self.attention_norm = _norm(block.attention_norm)
         self.feed_forward_norm = _norm(block.feed_forward_norm)
-        projections = (attention.query, attention.key, attention.value)
-        biases: list[Tensor] = [each.bias for each in projections if each.bias is not None]
-        self.query_key_value = SplitLinear(
-            torch.cat([each.weight for each in projections]), torch.cat(biases) if biases else None
-        )
+        self.query_key_value = _joined(attention.query, attention.key, attention.value)
         self.query_norm = self.key_norm = None
         if attention.query_norm is not None and attention.key_norm is not None:
             self.query_norm, self.key_norm = _norm(attention.query_norm), _norm(attention.key_norm)
@@ -246,7 +247,7 @@ class FastBlock:
         h, g, k = self.num_heads, self.num_kv_heads, self.head_dim
         b, t = positions.index.shape
         # Contiguous, or scaled_dot_product_attention takes its slow path.
-        projected = self.query_key_value(x).contiguous()
+        projected = _side_by_side(self.query_key_value, x).contiguous()
         heads = projected.view(b, t, h + 2 * g, k).transpose(1, 2)
         query, key, value = torch.split(heads, [h, g, g], dim=1)  # b h t k, b g t k
         if self.query_norm is not None and self.key_norm is not None:
@@ -323,8 +324,35 @@ class SplitLinear:
         return tuple(parts for parts in counts if self.weight.shape[0] >= parts)
 
 
-def _split(layer: nn.Linear) -> SplitLinear:
+Product = SplitLinear | QuantizedLinear
+
+
+def _split(layer: nn.Linear | QuantizedLinear) -> Product:
+    """Packed weights have a product of their own."""
+    if isinstance(layer, QuantizedLinear):
+        return layer
     return SplitLinear(layer.weight, layer.bias)
+
+
+def _joined(*layers: nn.Linear | QuantizedLinear) -> tuple[Product, ...]:
+    """One product for all, unless some are quantized and some are not: then one for each."""
+    floats = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    packed = [layer for layer in layers if isinstance(layer, QuantizedLinear)]
+    if floats and packed:
+        return tuple(map(_split, layers))
+    if packed:
+        return (joined_layers(packed),)
+    biases: list[Tensor] = [layer.bias for layer in floats if layer.bias is not None]
+    weight = torch.cat([layer.weight for layer in floats])
+    return (SplitLinear(weight, torch.cat(biases) if biases else None),)
+
+
+def _side_by_side(products: tuple[Product, ...], x: Tensor) -> Tensor:
+    """(m, i) -> (m, all outputs)."""
+    if len(products) == 1:
+        only: Tensor = products[0](x)
+        return only
+    return torch.cat([product(x) for product in products], dim=1)
 
 
 def _norm(module: nn.LayerNorm | nn.RMSNorm) -> Callable[[Tensor], Tensor]:

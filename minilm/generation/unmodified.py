@@ -12,6 +12,8 @@ from torch.nn.modules import module as torch_module
 
 from minilm.errors import InputError
 from minilm.model.transformer import Transformer
+from minilm.transforms.activations import linear_layers
+from minilm.transforms.quantize import QuantizedLinear, quantize_layer
 
 # Of all modules; torch has no public way to ask.
 GLOBAL_HOOKS = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
@@ -21,8 +23,10 @@ class ModifiedModelError(InputError):
     """A model computes something else than the weights of an unmodified `Transformer` would."""
 
 
-def check_unmodified(model: nn.Module) -> None:
+def check_unmodified(model: nn.Module, *, packed: bool = False) -> None:
     """Raise ModifiedModelError where ``model`` is not, module by module, what its config builds.
+
+    With ``packed``, linear layers of the blocks may be quantized.
 
     Compared with a new model of the same config: names and exact types of the modules, their attributes (a
     replaced `forward` is one), names and shapes of parameters and buffers. Besides, there must be no forward
@@ -35,6 +39,8 @@ def check_unmodified(model: nn.Module) -> None:
         raise ModifiedModelError("model", "a forward hook on all modules", "none")
     with torch.device("meta"):
         reference = Transformer(model.config)
+        if packed:
+            _quantize_as(reference, model)
     modules = dict(model.named_modules(remove_duplicate=False))
     for name, (module, expected) in _pairs(
         modules, dict(reference.named_modules(remove_duplicate=False))
@@ -60,6 +66,15 @@ def check_unmodified(model: nn.Module) -> None:
         raise ModifiedModelError("model", "training mode with dropout", "evaluation mode")
 
 
+def _quantize_as(reference: Transformer, model: Transformer) -> None:
+    """Quantize the linear layers of ``reference`` that are quantized in ``model``."""
+    modules = dict(model.named_modules())
+    for name in linear_layers(reference):
+        layer = modules.get(name)
+        if type(layer) is QuantizedLinear:
+            quantize_layer(reference, name, layer.packing)
+
+
 def _patched_method(cls: type[nn.Module]) -> str | None:
     """The method of a forward pass for which ``cls`` or its base has a function of another file."""
     for method in ("forward", "__call__"):
@@ -71,15 +86,15 @@ def _patched_method(cls: type[nn.Module]) -> str | None:
 
 
 _MODULE_INTERNALS = vars(nn.Module()).keys()
-# Of training alone: what a run sets, and generation does not read.
-TRAINING_ATTRIBUTES = ("longest_explicit",)
+# Of training alone, what a run sets, and generation does not read; and what a quantized layer made of itself.
+_OWN_ATTRIBUTES = ("longest_explicit", "_kernel_operands")
 
 
 def _check_attributes(name: str, module: nn.Module, expected: nn.Module) -> None:
     """Raise ModifiedModelError for an attribute that the class does not set, or sets to another value."""
     attributes, expected_attributes = _attributes(module), _attributes(expected)
     for key in {**expected_attributes, **attributes}:
-        if key in TRAINING_ATTRIBUTES:
+        if key in _OWN_ATTRIBUTES:
             continue
         where = f"{name}.{key}" if name else key
         if key not in expected_attributes:

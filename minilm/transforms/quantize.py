@@ -6,6 +6,7 @@ are. Shapes: o outputs, i inputs, g groups of s inputs that share a scale, n win
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class QuantizedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
+        self.packing = packing
         self.format, self.group_size = packing.format, packing.group_size
         groups = in_features // (packing.group_size or in_features)
         if self.format == "int8":
@@ -166,6 +168,19 @@ def quantize_layer(model: nn.Module, name: str, packing: Packing) -> QuantizedLi
     owner, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(owner), attribute, quantized)
     return quantized
+
+
+def joined_layers(layers: Sequence[QuantizedLinear]) -> QuantizedLinear:
+    """One layer of the outputs of all, which have the same inputs and the same packing."""
+    first = layers[0]
+    biases: list[Tensor] = [each.bias for each in layers if each.bias is not None]
+    bias = nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None
+    outputs = sum(each.out_features for each in layers)
+    with torch.device("meta"):
+        joined = QuantizedLinear(first.in_features, outputs, first.packing, bias)
+    joined.codes = torch.cat([each.codes for each in layers])
+    joined.scales = torch.cat([each.scales for each in layers])
+    return joined
 
 
 def dequantized_layer(layer: QuantizedLinear) -> Linear:

@@ -52,22 +52,26 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def compare(folder: Path, repeats: int, *, peers: bool) -> dict[str, Any]:
-    """Rates in tokens a second: one text in each dtype, a batch; the time of the 10th and the 500th token."""
+    """Rates in tokens a second: one text in each precision, a batch; the time of the 10th and the 500th token."""
     import torch
 
     from minilm.config import ModelConfig
     from minilm.model.transformer import Transformer
+    from minilm.quantization.packings import make_packing
+    from minilm.transforms.quantize import round_layers
 
     model = Transformer(ModelConfig(**SHAPE)).eval().requires_grad_(False)
     programs: dict[str, Callable[[], float]] = {
         "minilm": lambda: _minilm_rate(model, 1),
         "minilm_batch": lambda: _minilm_rate(model, BATCH),
     }
-    for dtype in (torch.float16, torch.bfloat16):
-        short = copy.deepcopy(model).to(dtype)
-        programs[f"minilm_{dtype}".replace("torch.", "")] = lambda short=short: _minilm_rate(
-            short, 1
-        )
+    for name in ("float16", "bfloat16", "int8", "int4"):
+        short = copy.deepcopy(model)
+        if name.startswith("int"):
+            round_layers(short, make_packing(name))
+        else:
+            short.to(getattr(torch, name))
+        programs[f"minilm_{name}"] = lambda short=short: _minilm_rate(short, 1)
     if peers:
         programs |= _peers(model, folder)
     rates: dict[str, list[float]] = {name: [] for name in programs}

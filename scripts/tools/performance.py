@@ -58,6 +58,8 @@ GENERATORS = {
     "llama.cpp": "llama.cpp, F32",
     "minilm_float16": "minilm, `--dtype float16`",
     "minilm_bfloat16": "minilm, `--dtype bfloat16`",
+    "minilm_int8": "minilm, quantized to int8",
+    "minilm_int4": "minilm, quantized to int4",
 }
 SHAPES = {
     name: f"{layers} layers, {heads} heads, {width} wide, context {context}"
