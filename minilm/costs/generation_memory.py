@@ -18,6 +18,8 @@ from minilm.ledger.layout import Layout
 
 # What minilm computes with; NF4, which has no kernel, is made float32 when it is loaded.
 PRECISIONS = ("float32", "bfloat16", "int8", "int4", "nf4")
+# Up to so many rows are multiplied by packed matrices as they are, by the table in docs/parameters.md.
+KERNEL_ROWS = 32
 _JOINED = (components.ATTENTION_QUERY, components.ATTENTION_KEY, components.ATTENTION_VALUE)
 
 
@@ -45,7 +47,8 @@ def generation_memory(
     temporary = width * max(_block_elements(config, tokens), batch * config.vocab_size)
     if packed:
         weights = loaded_bytes(layout, precision)
-        temporary = max(temporary, _packed_products(config, tokens, precision))
+        if tokens > KERNEL_ROWS:
+            temporary = max(temporary, _packed_products(config, tokens, precision))
         if precision == "int4":
             temporary = max(temporary, _kernel_operands(config, layout))
         joined = [each for each in hidden_matrices(layout) if each.component in _JOINED]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minilm.costs.generation_memory import KERNEL_ROWS
 from minilm.errors import InputError
 from minilm.formats.tensor_io import Array
 from minilm.model.layers import Linear
@@ -32,8 +33,6 @@ class QuantizedLinear(nn.Module):
     kernels, which take the inputs in bfloat16. Elsewhere, and for more rows, the weights are made float32 for
     one product: all windows of an evaluation are computed alike, however short the last one is.
     """
-
-    MAX_ROWS = 4
 
     def __init__(
         self, in_features: int, out_features: int, packing: Packing, bias: nn.Parameter | None
@@ -65,7 +64,7 @@ class QuantizedLinear(nn.Module):
         self._kernel_operands = None
 
     def forward(self, x: Tensor) -> Tensor:
-        is_small = x.numel() <= self.MAX_ROWS * self.in_features
+        is_small = x.numel() <= KERNEL_ROWS * self.in_features
         if (
             is_small
             and torch.is_inference_mode_enabled()

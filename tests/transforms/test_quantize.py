@@ -11,6 +11,7 @@ import minilm
 from minilm.architectures.minilm import layout
 from minilm.config import ModelConfig
 from minilm.config.presets import PRESETS
+from minilm.costs.generation_memory import KERNEL_ROWS
 from minilm.errors import InputError
 from minilm.generation.unmodified import ModifiedModelError, check_unmodified
 from minilm.model.transformer import Transformer
@@ -85,7 +86,7 @@ def test_a_product_is_that_of_the_float_layer_to_the_bit(packing: Packing) -> No
 
 
 @packings
-@pytest.mark.parametrize("rows", [1, 2, QuantizedLinear.MAX_ROWS, QuantizedLinear.MAX_ROWS + 1])
+@pytest.mark.parametrize("rows", [1, 2, KERNEL_ROWS, KERNEL_ROWS + 1])
 def test_few_rows_agree_with_many(packing: Packing, rows: int) -> None:
     """The kernels take the inputs in bfloat16, whose numbers have 8 bits."""
     quantized = model()
@@ -98,7 +99,7 @@ def test_few_rows_agree_with_many(packing: Packing, rows: int) -> None:
         y = layer(x)
     assert (y.shape, y.dtype) == (exact.shape, exact.dtype)
     assert (y - exact).abs().max() <= 2**-7 * exact.abs().max()
-    if rows > QuantizedLinear.MAX_ROWS:
+    if rows > KERNEL_ROWS:
         assert torch.allclose(y, exact, atol=1e-5)
     with torch.no_grad():  # as an evaluation computes it, whose last window may be as short
         assert torch.allclose(layer(x), exact, atol=1e-5)
