@@ -72,6 +72,8 @@ def compare(folder: Path, repeats: int, *, peers: bool) -> dict[str, Any]:
         else:
             short.to(getattr(torch, name))
         programs[f"minilm_{name}"] = lambda short=short: _minilm_rate(short, 1)
+        if name == "bfloat16":
+            programs["minilm_batch_bfloat16"] = lambda short=short: _minilm_rate(short, BATCH)
     if peers:
         programs |= _peers(model, folder)
     rates: dict[str, list[float]] = {name: [] for name in programs}
@@ -95,8 +97,9 @@ def compare(folder: Path, repeats: int, *, peers: bool) -> dict[str, Any]:
     for name in programs.keys() - {"minilm"}:
         pairs = zip(rates["minilm"], rates[name], strict=True)
         result[f"minilm_to_{name}"] = statistics.median(rate / other for rate, other in pairs)
-    pairs = zip(rates["minilm_batch"], rates["minilm"], strict=True)
-    result["times_batch"] = statistics.median(many / one for many, one in pairs)
+    for name in ("batch", "batch_bfloat16"):
+        pairs = zip(rates[f"minilm_{name}"], rates["minilm"], strict=True)
+        result[f"times_{name}"] = statistics.median(many / one for many, one in pairs)
     return result
 
 

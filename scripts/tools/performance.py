@@ -241,12 +241,17 @@ def generation(part: dict[str, Any]) -> str:
             continue
         ratio = part[f"minilm_to_{name}"]
         lines.append(f"| {what} | {medians[name]:.0f} | {ratio:.2f} times as fast |")
-    milliseconds = part["milliseconds"]
+    milliseconds, in_16_bits = part["milliseconds"], ""
+    if "minilm_batch_bfloat16" in medians:
+        in_16_bits = (
+            f"; in bfloat16, which `--dtype auto` measures too, {medians['minilm_batch_bfloat16']:.0f}, "
+            f"{part['times_batch_bfloat16']:.1f} times one in float32"
+        )
     lines += [
         "",
         f"The 500th token takes {milliseconds['500th']:.1f} ms, the 10th {milliseconds['10th']:.1f} ms: "
         f"{part['times_late']:.2f} times as long. Sixteen texts at once: "
-        f"{medians['minilm_batch']:.0f} tokens/s, {part['times_batch']:.1f} times those of one.",
+        f"{medians['minilm_batch']:.0f} tokens/s, {part['times_batch']:.1f} times those of one{in_16_bits}.",
         "",
     ]
     return "\n".join(lines)
