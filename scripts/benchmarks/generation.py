@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def compare(folder: Path, repeats: int, *, peers: bool) -> dict[str, Any]:
-    """Rates in tokens a second: one text in each precision, a batch; the time of the 10th and the 500th token."""
+    """Tokens a second: one text in each precision, a batch; the time of the 10th and the 500th token."""
     import torch
 
     from minilm.config import ModelConfig
