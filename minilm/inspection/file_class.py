@@ -15,7 +15,7 @@ from minilm.architectures.task_heads import class_name_of
 from minilm.errors import ConfigError
 from minilm.formats.header import Header
 from minilm.inspection.comparison import body_prefix, outer_prefix
-from minilm.inspection.module_names import with_names_of_file
+from minilm.inspection.module_names import with_names_of_file, with_tensors_of_modules
 from minilm.inspection.names import current_name, declared_name, is_buffer
 from minilm.inspection.stored_experts import with_experts_of_file
 from minilm.inspection.target import Target
@@ -40,7 +40,7 @@ def as_class_of_file(target: Target, header: Header) -> Target:
     if target.layout is None or entry is None:
         return target
     stored = {tensor.name: tensor.shape for tensor in header.tensors}
-    target = replace(target, layout=with_experts_of_file(target.layout, stored))
+    target = replace(target, layout=_as_stored(target.layout, stored))
     if entry.by_class or (entry.whole and not named):
         classes: tuple[str, ...] = _CLASSES
     elif not named:
@@ -69,9 +69,8 @@ def as_class_of_file(target: Target, header: Header) -> Target:
             continue
         if whole is None:
             continue
-        whole = with_names_of_file(whole, names)
+        whole = _as_stored(with_names_of_file(whole, names), shapes)
         known |= _names(whole)
-        whole = with_experts_of_file(whole, shapes)
         layout = _in_file(whole, names, unread)
         if layout is not None:
             found.append((other, layout, whole))
@@ -91,6 +90,11 @@ def as_class_of_file(target: Target, header: Header) -> Target:
         reason = f"{short_repr(heads[0])} is of none of its declared classes"
         return replace(target, layout=None, undeclared=reason, notes=())
     return target
+
+
+def _as_stored(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
+    """``layout`` with experts, and other parts of modules, as a file with these ``shapes`` has them."""
+    return with_tensors_of_modules(with_experts_of_file(layout, shapes), shapes.keys())
 
 
 def _in_file(layout: Layout, names: Set[str], unread: IgnoredWeights) -> Layout | None:

@@ -11,12 +11,11 @@ from dataclasses import replace
 
 from minilm.inspection.names import is_next_token
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Tensor, Tensors
+from minilm.ledger.layout import Layout, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
 
 E, Z = symbol("E"), symbol("Z")
 _ONE_BY_ONE = re.compile(r"(.*\.experts)\.\{e\}\.\w+\.weight")
-_MIXTRAL = ".block_sparse_moe."  # as it is written, where the module is `mlp`
 _STACKED = re.compile(r"\.experts\.(?:gate_up_proj|up_proj)\Z")
 
 
@@ -32,16 +31,7 @@ def with_experts_of_file(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) 
         has_idle = any(f".experts.{first_idle}.gate_proj." in name for name in shapes)
         has_idle = has_idle or any(shapes[name][:1] > (first_idle,) for name in stacked)
         layout = _with_gates(layout, E + Z if has_idle else E)
-    if not stacked:
-        return layout
-    layout = with_stacked_experts(layout)
-    if any(_MIXTRAL in name for name in stacked):
-        return layout
-    return replace(layout, tensors=_in_mlp(layout.tensors), buffers=_in_mlp(layout.buffers))
-
-
-def _in_mlp(tensors: Tensors) -> Tensors:
-    return tuple(replace(t, name=t.name.replace(_MIXTRAL, ".mlp.")) for t in tensors)
+    return with_stacked_experts(layout) if stacked else layout
 
 
 def has_idle_gates(layout: Layout) -> bool:
