@@ -11,7 +11,7 @@ from dataclasses import replace
 from minilm.architectures import layout_of_class
 from minilm.architectures.ignored_weights import IgnoredWeights, ignored_weights
 from minilm.architectures.model_types import MODEL_TYPES
-from minilm.architectures.task_heads import class_name_of
+from minilm.architectures.task_heads import class_name_of, is_body
 from minilm.errors import ConfigError
 from minilm.formats.header import Header
 from minilm.inspection.comparison import body_prefix, outer_prefix
@@ -55,11 +55,10 @@ def as_class_of_file(target: Target, header: Header) -> Target:
         if not is_buffer(tensor.name, tensor.shape)
     }
     names = shapes.keys()
-    layout = _in_file(target.layout, names, unread)
-    if layout is not None:
-        return replace(
-            target, layout=layout, notes=(*target.notes, *_frozen_note(layout, target.layout))
-        )
+    stored_as = _in_file(target.layout, names, unread, body_alone=is_body(named))
+    if stored_as is not None:
+        layout, left_out = stored_as
+        return replace(target, layout=layout, notes=(*target.notes, *left_out))
     known, found = declared, []
     for other in classes:
         config = {**target.hugging_face, "architectures": [other]}
@@ -71,16 +70,15 @@ def as_class_of_file(target: Target, header: Header) -> Target:
             continue
         whole = _as_stored(with_names_of_file(whole, names), shapes)
         known |= _names(whole)
-        layout = _in_file(whole, names, unread)
-        if layout is not None:
-            found.append((other, layout, whole))
+        stored_as = _in_file(whole, names, unread, body_alone=is_body(other))
+        if stored_as is not None:
+            found.append((other, *stored_as))
     if found:
         # Some classes differ by the shape of their head alone.
-        other, layout, whole = next((each for each in found if _fits(each[1], shapes)), found[0])
+        other, layout, left_out = next((each for each in found if _fits(each[1], shapes)), found[0])
         note = f"the file is that of a class {other}; config.json names {named or 'none'}"
         notes = target.notes if named else ()  # what was assumed without the file
-        notes = (*notes, note, *_frozen_note(layout, whole))
-        return replace(target, layout=layout, notes=notes)
+        return replace(target, layout=layout, notes=(*notes, note, *left_out))
     heads = [
         name
         for name in sorted(names - known)
@@ -97,21 +95,24 @@ def _as_stored(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
     return with_tensors_of_modules(with_experts_of_file(layout, shapes), shapes.keys())
 
 
-def _in_file(layout: Layout, names: Set[str], unread: IgnoredWeights) -> Layout | None:
-    """``layout`` where a file with these names is of it, without the tables that the file leaves out."""
+def _in_file(
+    layout: Layout, names: Set[str], unread: IgnoredWeights, *, body_alone: bool
+) -> tuple[Layout, tuple[str, ...]] | None:
+    """What of ``layout`` a file with these names has, where it is of it, and a note of what it leaves out."""
     outer = outer_prefix(_names(layout), names)
     names = {name.removeprefix(outer) for name in names}
     if _is_of(layout, names, unread):
-        return layout
-    # Frozen tables are computed, and some versions of transformers do not write them.
+        return layout, ()
+    # Some versions of transformers do not write what is computed.
     stored = replace(layout, tensors=tuple(t for t in layout.tensors if not t.frozen))
-    return stored if _is_of(stored, names, unread) else None
-
-
-def _frozen_note(layout: Layout, whole: Layout) -> tuple[str, ...]:
-    if layout == whole:
-        return ()
-    return ("the file does not hold its positions, which are computed",)
+    if _is_of(stored, names, unread):
+        return stored, ("the file does not hold its positions, which are computed",)
+    # A body can be built with add_pooling_layer=False, which config.json does not say.
+    bare = tuple(t for t in layout.tensors if ".pooler." not in f".{t.name}")
+    stored = replace(layout, tensors=bare)
+    if body_alone and len(bare) < len(layout.tensors) and _is_of(stored, names, unread):
+        return stored, ("the file holds the body without its pooler",)
+    return None
 
 
 def _is_of(layout: Layout, names: Set[str], unread: IgnoredWeights) -> bool:

@@ -72,11 +72,13 @@ UNBUILT = {
 }
 
 
-def build_class(class_name: str, config: dict[str, Any], device: str = "meta") -> Any:
-    """transformers' model of a class for a config.json."""
+def build_class(
+    class_name: str, config: dict[str, Any], device: str = "meta", **options: bool
+) -> Any:
+    """transformers' model of a class for a config.json, with options that it does not have."""
     parsed = transformers.AutoConfig.for_model(**config)
     with torch.device(device):
-        return getattr(transformers, class_name)._from_config(parsed)
+        return getattr(transformers, class_name)._from_config(parsed, **options)
 
 
 def assert_class_agrees(class_name: str, config: dict[str, Any]) -> None:

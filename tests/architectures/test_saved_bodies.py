@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import minilm
-from tests.architectures.record import drawn, drawn_class
+from minilm.architectures import layout_of_class
+from minilm.architectures.task_heads import is_body
+from tests.architectures.record import CLASSES, drawn, drawn_class
 
 pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
 
@@ -19,8 +21,10 @@ from tests.architectures.test_transformers_agreement import IS_VERSION_4
 pytestmark = pytest.mark.skipif(IS_VERSION_4, reason="transformers 4 writes some otherwise")
 
 
-def assert_verified(folder: Path, class_name: str, config: dict[str, Any], *, named: bool) -> None:
-    model = build_class(class_name, config, "cpu")
+def assert_verified(
+    folder: Path, class_name: str, config: dict[str, Any], *, named: bool, **options: bool
+) -> None:
+    model = build_class(class_name, config, "cpu", **options)
     model.save_pretrained(folder)
     path = folder / "config.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
@@ -64,3 +68,23 @@ def test_a_body_alone(model_type: str, class_name: str, named: bool, tmp_path: P
 def test_a_detector(model_type: str, class_name: str, named: bool, tmp_path: Path) -> None:
     """The norms of a backbone are frozen: what they hold are buffers."""
     assert_verified(tmp_path, class_name, drawn_class(model_type, class_name), named=named)
+
+
+ALWAYS_POOLED = ("LayoutLMModel", "SqueezeBertModel", "ClapModel", "VisionEncoderDecoderModel")
+WITH_POOLERS = [
+    (model_type, class_name)
+    for model_type, class_name in CLASSES
+    if is_body(class_name) and class_name not in ALWAYS_POOLED
+    for layout in [layout_of_class(drawn_class(model_type, class_name))]
+    if layout and any(".pooler." in f".{tensor.name}" for tensor in layout.tensors)
+]
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(("model_type", "class_name"), WITH_POOLERS)
+def test_a_body_without_its_pooler(
+    model_type: str, class_name: str, named: bool, tmp_path: Path
+) -> None:
+    """config.json does not say `add_pooling_layer=False`."""
+    config = drawn_class(model_type, class_name)
+    assert_verified(tmp_path, class_name, config, named=named, add_pooling_layer=False)
