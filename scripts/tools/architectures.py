@@ -25,7 +25,7 @@ defaults that the architecture has where config.json says nothing.
 on random configurations (`make agree`). Those that transformers does not have, whose config.json names
 code in their own repository, are held against names and shapes listed by hand from that code
 (`tests/architectures/test_remote_types.py`). The models of `tests/architectures/test_published*.py`, those of
-2024 to 2026 in `tests/architectures/published.json`, are counted to the last parameter. Every type of nine
+2023 to 2026 in `tests/architectures/published.json`, are counted to the last parameter. Every type of nine
 of transformers' mappings, declared or not, is saved small and inspected by
 `python -m tests.architectures.saved_folders`. minilm's own runs are declared beside them.
 `minilm architectures` prints this table (`scripts/tools/architectures.py` writes this page).

@@ -1,10 +1,11 @@
-"""Models of 2024 to 2026 whose config.json and number of elements are both public.
+"""Models of 2023 to 2026 whose config.json and number of elements are both public.
 
 The numbers are `safetensors.total` of huggingface.co/api/models/NAME, or total_size and total_parameters of
 the model.safetensors.index.json in the repository on GitHub that the entry names; "from" is the repository
-on GitHub in which the config.json stands. Of that the fields are kept that change the tensors. An entry says
-what the number has: the parameters alone, every element of the files (buffers and modules for multi-token
-prediction too), or also the copy of a tied head.
+on GitHub in which the config.json stands, of ChatGLM and EXAONE that which prints the parameters of the
+loaded model. Of a config.json the fields are kept that change the tensors. An entry says what the number
+has: the parameters alone, every element of the files (buffers and modules for multi-token prediction too), or
+also the copy of a tied head.
 """
 
 from __future__ import annotations
