@@ -70,10 +70,9 @@ def config_fields(header: Header) -> dict[str, Any] | None:
         return None
     table = GGUF_ARCHITECTURES.get(architecture, _USUAL)
     sizes, stems = _sizes(header, architecture, table), _stems(header)
-    required = (*(key for key in REQUIRED if key not in table.without), *table.sizes)
     # Experts in a tensor each: files of 2023.
     unlike = stems & {*table.unlike, "ffn_gate.0.weight"}
-    if sizes is None or unlike or any(key not in sizes for key in required):
+    if sizes is None or unlike or _missing(sizes, table):
         return None
     config: dict[str, Any] = {"model_type": _model_type(architecture, table, sizes, stems)}
     config |= table.fixed | _flags(header, table, stems)
@@ -84,6 +83,21 @@ def config_fields(header: Header) -> dict[str, Any] | None:
             _set(config, name, value)
     _set_head_width(config, sizes)
     return _with_derived(config, header, table, sizes)
+
+
+def missing_keys(header: Header) -> list[str]:
+    """The keys without a whole number that the formula of a mapped architecture needs."""
+    architecture = header.metadata.get("general.architecture", "")
+    if architecture not in GGUF_MODEL_TYPES:
+        return []
+    table = GGUF_ARCHITECTURES.get(architecture, _USUAL)
+    sizes = _sizes(header, architecture, table)
+    return [] if sizes is None else [f"{architecture}.{key}" for key in _missing(sizes, table)]
+
+
+def _missing(sizes: Container[str], table: GgufArchitecture) -> list[str]:
+    required = (*(key for key in REQUIRED if key not in table.without), *table.sizes)
+    return [key for key in required if key not in sizes]
 
 
 def _declared(config: Mapping[str, Any]) -> Layout | None:

@@ -117,6 +117,13 @@ def test_what_its_metadata_do_not_give_is_counted_by_name(
     assert report.parameters.total + report.parameters.buffers == elements(whole)
 
 
+@pytest.mark.parametrize("keys", [("block_count",), ("embedding_length", "block_count")])
+def test_keys_that_are_missing_are_named(keys: tuple[str, ...], tmp_path: Path) -> None:
+    missing = [f"qwen3.{key}" for key in keys]
+    report = report_of(tmp_path, "qwen3", dict.fromkeys(missing), {})
+    assert any(f"a whole number as {', '.join(missing)}:" in note for note in report.notes)
+
+
 @pytest.mark.parametrize("name", ["Dream", "LLaDA", "LLaDA-MoE", "RND1"])
 def test_what_sees_all_of_a_text_keeps_no_cache(name: str, tmp_path: Path) -> None:
     (key,) = (key for key in RECORD[name]["keys"] if key.endswith("attention.causal"))
