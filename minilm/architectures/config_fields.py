@@ -102,6 +102,20 @@ def number(config: Config, name: str, default: float) -> float:
     return float(value)
 
 
+def scaled_size(config: Config, name: str, default: float, width: float) -> int:
+    """``width`` times the factor in the field, rounded down to a positive size."""
+    factor = number(config, name, default)
+    if not 1 <= factor * width <= LARGEST_DIMENSION:
+        expected = f"a factor that makes a size of {width:g}"
+        raise ConfigError(f"config.json: {name}", f"{factor}", expected)
+    return int(factor * width)
+
+
+def is_whole_number(text: str) -> bool:
+    """Whether these are the digits of a whole number, few enough for Python to read them."""
+    return text.isdecimal() and len(text) < 20
+
+
 def choice(config: Config, name: str, default: str, names: Collection[str]) -> str:
     """One of ``names``; ``default`` where the field is absent or null."""
     value = default if config.get(name) is None else config[name]

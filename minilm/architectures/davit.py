@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from minilm.architectures.config_fields import Config, depths, flag, listed, number, size, sizes
+from minilm.architectures.config_fields import (
+    Config,
+    depths,
+    flag,
+    listed,
+    scaled_size,
+    size,
+    sizes,
+)
 from minilm.architectures.vision_tower import Part, matrix, vector
 from minilm.ledger.layout import Tensors
 
@@ -34,7 +42,7 @@ def davit(config: Config, name: str) -> Part:
 
 
 def _block(config: Config, name: str, attention: str, width: int) -> Tensors:
-    inner = int(width * number(config, "mlp_ratio", 4.0))
+    inner = scaled_size(config, "mlp_ratio", 4.0, width)
     return (
         *matrix(f"{name}.conv1", (width, 1, 3, 3)),
         *vector(f"{name}.norm1", width),

@@ -21,7 +21,7 @@ from minilm.architectures.building_blocks import (
     norm,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, number, size, sub_config
+from minilm.architectures.config_fields import flag, layers, scaled_size, size, sub_config
 from minilm.architectures.decoder import ATTENTION, BLOCK, MLP, Defaults, decoder
 from minilm.architectures.moe import LayerGroup, group_of, groups_by_value
 from minilm.errors import ConfigError
@@ -120,8 +120,8 @@ def _width(part: Mapping[str, Any], d_model: int) -> int | None:
         return None
     if flag(part, "replace_with_linear", False):
         return 0
-    width = int(2 * number(part, "ffn_mult", 5.25) * d_model / 3)
-    return size({"ffn_mult": -(-width // 256) * 256}, "ffn_mult")
+    width = scaled_size(part, "ffn_mult", 5.25, 2 * d_model / 3)
+    return -(-width // 256) * 256
 
 
 def _norm(name: str, component: str, at: LayerGroup | None) -> tuple[Tensor, ...]:

@@ -13,7 +13,14 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.building_blocks import Heads, d, h, layer_kinds, linear, norm, s
-from minilm.architectures.config_fields import field_name, flag, layers, size, whole_number
+from minilm.architectures.config_fields import (
+    field_name,
+    flag,
+    is_whole_number,
+    layers,
+    size,
+    whole_number,
+)
 from minilm.architectures.decoder import ATTENTION, MLP, Defaults, decoder, pre_norms
 from minilm.architectures.deepseek import c, indexer, j, n, q, r, v, w
 from minilm.architectures.moe import (
@@ -135,7 +142,7 @@ def _sliding(
         problem = ConfigError(
             "config.json: per_layer_config", shortened(listed), "the same for layers that slide"
         )
-        if not isinstance(listed, Mapping) or not all(str(i).isdecimal() for i in listed):
+        if not isinstance(listed, Mapping) or not all(is_whole_number(str(i)) for i in listed):
             raise problem
         by_layer = {int(i): fields for i, fields in listed.items() if fields}
         values = list(by_layer.values())

@@ -31,6 +31,7 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import (
     flag,
+    is_whole_number,
     layers,
     optional_size,
     size,
@@ -274,7 +275,7 @@ def _full_attention(
     )
     if not isinstance(listed, Mapping) or not all(isinstance(v, Mapping) for v in listed.values()):
         raise problem
-    if not all(str(i).isdecimal() for i in listed):
+    if not all(is_whole_number(str(i)) for i in listed):
         raise problem
     by_layer = {int(i): dict(overrides) for i, overrides in listed.items()}
     chosen = [by_layer.get(i, {}) for i in full]

@@ -13,11 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import flag, layers, size, sub_config
+from minilm.architectures.config_fields import flag, layers, size, sizes, sub_config
 from minilm.architectures.gemma3n import layout as text_layout
 from minilm.architectures.joint_text import is_tied_as_a_whole
 from minilm.architectures.vision_tower import F, W, Y, matrix, once, tower_symbols, vector
-from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, Polynomial, symbol
@@ -151,13 +150,7 @@ def vision_tower(config: Mapping[str, Any], above: str) -> _Part:
 def _audio(config: Mapping[str, Any], width: int) -> _Part:
     tower = "model.audio_tower"
     block = f"{tower}.layers.{{i}}"
-    channels = config.get("subsampling_conv_channels", [128, 32])
-    if not isinstance(channels, (list, tuple)) or len(channels) != 2:
-        expected = "two numbers"
-        raise ConfigError(
-            "config.json: subsampling_conv_channels", type(channels).__name__, expected
-        )
-    first, second = (size({"channels": number}, "channels") for number in channels)
+    first, second = sizes(config, "subsampling_conv_channels", (128, 32), 2)
     outputs = size(config, "output_proj_dims", 1536)
     head = max(1, width // size(config, "num_attention_heads", 8))
     queries = size(config, "num_attention_heads", 8) * head

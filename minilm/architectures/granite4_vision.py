@@ -9,7 +9,7 @@ from reprlib import repr as shortened
 
 from minilm.architectures.blip2 import asking
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import Config, layers, size, sub_config
+from minilm.architectures.config_fields import Config, is_whole_number, layers, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import whole_or_body
 from minilm.architectures.towers import tower
@@ -70,7 +70,7 @@ def _sides(config: Config) -> tuple[int, int]:
     """Of the queries' square and of the window's, written as a fraction."""
     rate = config.get("downsample_rate")
     parts = rate.split("/") if isinstance(rate, str) else []
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+    if len(parts) != 2 or not all(map(is_whole_number, parts)):
         raise ConfigError("config.json: downsample_rate", shortened(rate), "two numbers as in 4/8")
     queries, window = (size({"downsample_rate": int(part)}, "downsample_rate") for part in parts)
     return queries, window

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilm.architectures.building_blocks import T, d, f, fused_attention, linear, read_heads
-from minilm.architectures.config_fields import flag, require, size
+from minilm.architectures.config_fields import choice, flag, require, size
 from minilm.architectures.decoder import Defaults, decoder, pre_norms, query_key_norms
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -34,7 +34,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
         defaults=_DEFAULTS.heads,
     )
     inner = size(config, "mlp_hidden_size", size(config, "mlp_ratio", 4) * heads.symbols["d"])
-    is_gated = config.get("activation_type", "swiglu") == "swiglu"
+    kinds = ("swiglu", "gelu", "relu")
+    is_gated = choice(config, "activation_type", kinds[0], kinds) == "swiglu"
     symbols = {"f": inner // 2 if is_gated else inner}
     positions: tuple[Tensor, ...] = ()
     if not (flag(config, "rope", False) or flag(config, "alibi", False)):

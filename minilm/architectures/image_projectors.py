@@ -7,6 +7,7 @@ huggingface/transformers `models/TYPE`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from reprlib import repr as shortened
 
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import (
@@ -27,10 +28,14 @@ from minilm.ledger.layout import Tensors
 from minilm.ledger.symbols import Polynomial, as_polynomial
 
 
-def feature_layers(config: Config) -> int:
-    """How many of the tower's layers the projector reads."""
-    chosen = config.get("vision_feature_layer", -2)
-    return len(chosen) if isinstance(chosen, (list, tuple)) and chosen else 1
+def feature_layers(config: Config, default: int | tuple[int, ...] = -2) -> int:
+    """How many of the tower's layers the projector reads: one, or those of a list."""
+    name = "vision_feature_layer"
+    chosen = default if config.get(name) is None else config[name]
+    chosen = chosen if isinstance(chosen, (list, tuple)) else [chosen]
+    if not chosen or any(type(each) is not int for each in chosen):
+        raise ConfigError(f"config.json: {name}", shortened(chosen), "a layer or a list of layers")
+    return len(chosen)
 
 
 def two_maps(config: Config, vision: Config, name: str) -> Tensors:
@@ -49,8 +54,7 @@ def with_newline(config: Config, vision: Config, name: str) -> Tensors:
 
 def vipllava(config: Config, vision: Config, name: str) -> Tensors:
     del vision
-    chosen = config.get("vision_feature_layer", [-2, -5, -8, -11, 6])
-    many = len(chosen) if isinstance(chosen, (list, tuple)) else 1
+    many = feature_layers(config, (-2, -5, -8, -11, 6))
     return (
         *vector(f"{name}.projector_layernorm", many * W),
         *matrix(f"{name}.linear_1", (d, many * W)),
@@ -74,12 +78,12 @@ def cohere2_vision(config: Config, vision: Config, name: str) -> Tensors:
     )
 
 
-def pixels_merged(config: Config) -> Polynomial:
+def pixels_merged(config: Config, width: Polynomial = W) -> Polynomial:
     """The width of the squares that InternVL puts together, so many of a side."""
     ratio = number(config, "downsample_ratio", 0.5)
     if not 0.01 <= ratio <= 1:
         raise ConfigError("config.json: downsample_ratio", f"{ratio}", "from 0.01 to 1")
-    return int(1 / ratio) ** 2 * W
+    return int(1 / ratio) ** 2 * width
 
 
 def internvl(config: Config, vision: Config, name: str) -> Tensors:
@@ -269,13 +273,10 @@ def nemotron(config: Config, vision: Config, name: str) -> Tensors:
     del vision
     if config.get("audio_config") is not None:
         raise UndeclaredClassError("config.json: audio_config", "an object", "null: no sounds")
-    ratio = number(config, "downsample_ratio", 0.5)
-    if not 0.01 <= ratio <= 1:
-        raise ConfigError("config.json: downsample_ratio", f"{ratio}", "from 0.01 to 1")
-    merged = int(1 / ratio) ** 2 * size(config, "vision_hidden_size", 1280)
+    last = size(config, "vision_hidden_size", 1280)
+    merged = pixels_merged(config, as_polynomial(last))
     inner = size(config, "projector_hidden_size", 4096)
     predicts = whole_number(sub_config(config, "text_config"), "num_nextn_predict_layers", 0)
-    last = size(config, "vision_hidden_size", 1280)
     return (
         gain(f"{name}.0", merged),
         without_bias(f"{name}.1", inner, merged),

@@ -23,7 +23,7 @@ from minilm.architectures.config_fields import (
     field_name,
     flag,
     layer_numbers,
-    number,
+    scaled_size,
     size,
     whole_number,
 )
@@ -150,5 +150,5 @@ def _adjusted_width(config: Mapping[str, Any]) -> int:
     if not flag(config, "block_auto_adjust_ff_dim", True):
         return width
     multiple = size(config, "block_multiple_of", 256)
-    width = int(number(config, "block_ffn_dim_multiplier", 1.0) * int(2 * width / 3))
-    return size({"intermediate_size": -(-width // multiple) * multiple}, "intermediate_size")
+    width = scaled_size(config, "block_ffn_dim_multiplier", 1.0, int(2 * width / 3))
+    return size({"block_multiple_of": -(-width // multiple) * multiple}, "block_multiple_of")

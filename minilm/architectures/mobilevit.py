@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from minilm.architectures.config_fields import Config, depths, flag, number, size, sizes
+from minilm.architectures.config_fields import (
+    Config,
+    depths,
+    flag,
+    number,
+    scaled_size,
+    size,
+    sizes,
+)
 from minilm.architectures.convolutions import (
     depthwise,
     divisible,
@@ -145,7 +153,7 @@ def _inverted(config: Config, name: str, inputs: int, outputs: int) -> Part:
 
 def _layer(config: Config, name: str, width: int) -> Part:
     """ViT's."""
-    inner = int(in_range(width * number(config, "mlp_ratio", 2.0), "mlp_ratio"))
+    inner = scaled_size(config, "mlp_ratio", 2.0, width)
     inside, bias = "attention.attention.", flag(config, "qkv_bias", True)
     names = f"{inside}query {inside}key {inside}value attention.output.dense"
     return under(

@@ -14,6 +14,7 @@ from minilm.architectures.building_blocks import Heads, d, k, linear
 from minilm.architectures.config_fields import flag, layers, number, size
 from minilm.architectures.decoder import Defaults, decoder, pre_norms, query_key_norms
 from minilm.architectures.moe import LayerGroup, groups_by_value
+from minilm.config.validation import LARGEST_DIMENSION
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Tensor
@@ -76,6 +77,8 @@ def _widths(config: Mapping[str, Any], num_layers: int, d_model: int) -> list[in
     widths = []
     for factor in _listed(config, name, num_layers, 4.0):
         wanted = number({name: factor}, name, 4.0) * d_model
+        if not abs(wanted) <= LARGEST_DIMENSION:
+            raise ConfigError(f"config.json: {name}", shortened(factor), "smaller factors")
         width = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
         widths.append(size({name: width + divisor if width < 0.9 * wanted else width}, name))
     return widths

@@ -8,7 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from minilm.architectures.building_blocks import d, layer_kinds
-from minilm.architectures.config_fields import Config, flag, layer_numbers, layers, number, size
+from minilm.architectures.config_fields import (
+    Config,
+    flag,
+    layer_numbers,
+    layers,
+    scaled_size,
+    size,
+)
 from minilm.architectures.moe import LayerGroup, groups_by_value
 from minilm.architectures.task_heads import UndeclaredClassError
 from minilm.architectures.vision_tower import (
@@ -150,7 +157,7 @@ def radio(config: Config, name: str) -> Part:
     symbols = {
         "W": width,
         "Y": layers(config, "num_hidden_layers", 32),
-        "F": max(1, int(width * number(config, "mlp_ratio", 4.0))),
+        "F": scaled_size(config, "mlp_ratio", 4.0, width),
     }
     chosen = len(layer_numbers(config, "summary_idxs", (0, 1)))
     summary = once(f"{name.removesuffix('.model')}.summary_idxs", (chosen,))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minilm.architectures.building_blocks import Heads, L, d, layer_kinds, linear, norm
-from minilm.architectures.config_fields import field_name, flag, size
+from minilm.architectures.config_fields import field_name, flag, scaled_size, size
 from minilm.architectures.moe import LayerGroup, group_of
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -104,14 +104,6 @@ def inner_width(width: int, d_model: int) -> Polynomial:
     return INNER if width % d_model else (width // d_model) * d
 
 
-def whole_multiple(config: Mapping[str, Any], name: str, d_model: int) -> int:
-    """The inner width that an expansion factor gives."""
-    factor = config.get(name, 2)
-    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < 1e6:
-        raise ConfigError(f"config.json: {name}", f"{factor!r:.40}", "a positive number")
-    return max(1, int(factor * d_model))
-
-
 def mamba(prefix: str, config: Mapping[str, Any], d_model: int, *, of_jamba: bool = False) -> Mixer:
     """Mamba's mixer. Jamba's fields have other names, and it normalises the time step and B and C."""
     fields = (
@@ -121,7 +113,7 @@ def mamba(prefix: str, config: Mapping[str, Any], d_model: int, *, of_jamba: boo
     )
     biases = ("mamba_proj_bias", "mamba_conv_bias") if of_jamba else ("use_bias", "use_conv_bias")
     expand, state, kernel, rank = fields
-    width = whole_multiple(config, expand, d_model)
+    width = scaled_size(config, expand, 2, d_model)
     if not of_jamba:  # written beside the factor, and what counts
         width = size(config, "intermediate_size", width)
     inner = inner_width(width, d_model)
@@ -207,7 +199,7 @@ def read_mamba2(
     defaults: tuple[int, int] = (128, 256),
 ) -> Mamba2Sizes:
     """The sizes under Bamba's field names; ``defaults`` are those of heads and state."""
-    inner = width or whole_multiple(config, "mamba_expand", d_model)
+    inner = width or scaled_size(config, "mamba_expand", 2, d_model)
     heads = size(config, field_name(config, "mamba_n_heads", "n_mamba_heads"), defaults[0])
     if inner % heads:
         raise ConfigError("config.json: mamba_n_heads", f"{heads}", f"a divisor of {inner}")

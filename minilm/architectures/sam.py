@@ -5,7 +5,14 @@ Names, shapes and defaults: huggingface/transformers `models/{sam,got_ocr2,deeps
 
 from __future__ import annotations
 
-from minilm.architectures.config_fields import Config, flag, layer_numbers, layers, number, size
+from minilm.architectures.config_fields import (
+    Config,
+    flag,
+    layer_numbers,
+    layers,
+    scaled_size,
+    size,
+)
 from minilm.architectures.vision_tower import F, Part, W, Y, matrix, once, vector, without_bias
 
 
@@ -13,8 +20,8 @@ def with_ratio(config: Config) -> Config:
     """The config of a type whose feed-forward's width follows from `mlp_ratio` where it says none."""
     if config.get("mlp_dim") is not None:
         return config
-    inner = int(size(config, "hidden_size", 768) * number(config, "mlp_ratio", 4.0))
-    return {**config, "mlp_dim": inner}
+    width = size(config, "hidden_size", 768)
+    return {**config, "mlp_dim": scaled_size(config, "mlp_ratio", 4.0, width)}
 
 
 def sam_tower(config: Config, name: str) -> Part:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from minilm.architectures.config_fields import Config, flag, layer_numbers, number, sides, size
+from minilm.architectures.config_fields import Config, flag, layer_numbers, scaled_size, sides, size
 from minilm.architectures.vision_tower import (
     F,
     Part,
@@ -45,7 +45,7 @@ def minicpm(config: Config, name: str) -> Part:
 def janus(config: Config, name: str) -> Part:
     """Its feed-forward is a multiple of the width; queries and keys may have norms."""
     width = size(config, "hidden_size", 1024)
-    inner = max(1, int(width * number(config, "mlp_ratio", 4.0)))
+    inner = scaled_size(config, "mlp_ratio", 4.0, width)
     fields = {"num_hidden_layers": 24, **config, "hidden_size": width, "intermediate_size": inner}
     part = siglip_part(fields, name, patch=16, image=384)
     attention = f"{name}.encoder.layers.{{i}}.self_attn"

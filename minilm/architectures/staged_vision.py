@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import Config, depths, number, size, sizes
+from minilm.architectures.config_fields import Config, depths, number, scaled_size, size, sizes
 from minilm.architectures.vision_parts import convolution, joined, parameter
 from minilm.architectures.vision_tower import Part, Width
-from minilm.config.validation import LARGEST_DIMENSION
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.symbols import Polynomial, as_polynomial
@@ -58,7 +57,7 @@ def inner_width(
 ) -> Width:
     """That of a stage's feed-forward: a multiple of its own, rounded down."""
     ratio = number(config, name, default)
-    rounded = size({name: int(min(ratio * stage.value, LARGEST_DIMENSION + 1))}, name)
+    rounded = scaled_size(config, name, default, stage.value)
     return int(ratio) * stage.width if ratio == int(ratio) else rounded
 
 

@@ -11,7 +11,14 @@ from collections.abc import Callable
 from reprlib import repr as shortened
 
 from minilm.architectures import page_towers, patch_towers, siglip_towers, video_towers
-from minilm.architectures.config_fields import Config, flag, sides, size, with_canonical_names
+from minilm.architectures.config_fields import (
+    Config,
+    choice,
+    flag,
+    sides,
+    size,
+    with_canonical_names,
+)
 from minilm.architectures.davit import davit
 from minilm.architectures.sam import sam_tower
 from minilm.architectures.task_heads import UndeclaredClassError
@@ -123,7 +130,7 @@ def _internvl(config: Config, name: str) -> Part:
         tensors += [weight, added] if bias else [weight]
     tensors += matrix(f"{block}.attention.projection_layer", (W, W), Y)
     norms = [f"{block}.layernorm_before", f"{block}.layernorm_after"]
-    if config.get("norm_type", "layer_norm") == "layer_norm":
+    if choice(config, "norm_type", "layer_norm", ("layer_norm", "rms_norm")) == "layer_norm":
         tensors += [t for each in norms for t in vector(each, W, Y)]
     else:
         tensors += [gain(each, W, Y) for each in norms]

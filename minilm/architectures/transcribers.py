@@ -34,6 +34,7 @@ from minilm.architectures.task_heads import (
 )
 from minilm.architectures.vision_tower import Part, in_numbers
 from minilm.architectures.waveform import convolution
+from minilm.config.validation import LARGEST_DIMENSION
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor, Tensors
@@ -184,16 +185,16 @@ def _moonshine(config: Config) -> Part:
     name, part = "model.encoder", components.ENCODER
     heads = read_heads(config, defaults=(320, 8, 8, None), rounds=True)
     rate, length = number(config, "sample_rate", 16000), number(config, "frame_ms", 5.0)
-    samples = round(rate * length / 1000)
-    if samples < 1:
-        raise ConfigError("config.json: frame_ms", f"{length}", "a sample or more")
+    samples = rate * length / 1000
+    if not 0.5 < samples <= LARGEST_DIMENSION:
+        raise ConfigError("config.json: frame_ms", f"{length}", "a sample or more, and not so many")
     layer, embedder = f"{name}.layers.{{i}}", f"{name}.embedder"
     bias = flag(config, "attention_bias", False)
     own = f"{layer}.self_attn"
     gains = (f"{layer}.input_layernorm", f"{layer}.post_attention_layernorm")
     tensors = (
         Tensor(f"{embedder}.comp.log_k", (), part, Role.SCALED),
-        *linear(f"{embedder}.linear", d, as_polynomial(samples), part, repeat=ONE),
+        *linear(f"{embedder}.linear", d, as_polynomial(round(samples)), part, repeat=ONE),
         *convolution(f"{embedder}.conv1", (2 * d, d, 5), part),
         *convolution(f"{embedder}.conv2", (d, 2 * d, 5), part),
         *separate_attention(own, heads, qkv_bias=bias, output_bias=bias),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilm.architectures.building_blocks import Heads, L, d, f, linear, norm
-from minilm.architectures.config_fields import field_name, flag, number, require, size
+from minilm.architectures.config_fields import choice, field_name, flag, require, scaled_size, size
 from minilm.architectures.decoder import Defaults, decoder
 from minilm.architectures.recurrent import HEADS, KEY_WIDTH, VALUE_WIDTH, Mixer
 from minilm.errors import ConfigError
@@ -27,10 +27,11 @@ def layout(config: Mapping[str, Any]) -> Layout:
     d_model = size(config, field_name(config, "hidden_size", "embedding_dim"), 4096)
     require(config, "hidden_size", d_model)
     bias = flag(config, "use_bias", False)
-    is_fused = config.get("weight_mode", "single") == "fused"
+    is_fused = choice(config, "weight_mode", "single", ("single", "fused")) == "fused"
     mixer = _matrix_lstm(config, d_model, bias=bias, is_fused=is_fused)
-    multiple = size(config, "ffn_round_up_to_multiple_of", 64)
-    hidden = _scaled(config, "ffn_proj_factor", 2.667, d_model)
+    name = "ffn_round_up_to_multiple_of"
+    multiple = size(config, name, 64)
+    hidden = scaled_size(config, "ffn_proj_factor", 2.667, d_model)
     return decoder(
         {**config, "tie_word_embeddings": False},  # the implementation ties nothing
         _DEFAULTS,
@@ -41,7 +42,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         *_feed_forward(bias=bias, is_fused=is_fused),
         symbols={
             **mixer.symbols,
-            "f": size({"f": int((hidden + multiple - 1) // multiple) * multiple}, "f"),
+            "f": size({name: -(-hidden // multiple) * multiple}, name),
         },
         attention=(),
         state=L * mixer.state,
@@ -51,18 +52,11 @@ def layout(config: Mapping[str, Any]) -> Layout:
     )
 
 
-def _scaled(config: Mapping[str, Any], name: str, default: float, d_model: int) -> float:
-    factor = number(config, name, default)
-    if not 0 < factor < 1e6:
-        raise ConfigError(f"config.json: {name}", f"{factor:g}", "a positive number")
-    return factor * d_model
-
-
 def _matrix_lstm(config: Mapping[str, Any], d_model: int, *, bias: bool, is_fused: bool) -> Mixer:
     """Each head's state is a matrix of keys by values, their sum, and a maximum."""
     heads = size(config, "num_heads", 8)
     widths = [
-        int(_scaled(config, name, default, d_model))
+        scaled_size(config, name, default, d_model)
         for name, default in (("qk_dim_factor", 0.5), ("v_dim_factor", 1.0))
     ]
     if any(width % heads for width in widths):

@@ -11,7 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import d, gated_feed_forward, linear, norm
-from minilm.architectures.config_fields import flag, layers, require, size, whole_number
+from minilm.architectures.config_fields import (
+    flag,
+    layers,
+    require,
+    scaled_size,
+    size,
+    whole_number,
+)
 from minilm.architectures.decoder import BLOCK, Defaults
 from minilm.architectures.moe import LayerGroup
 from minilm.architectures.recurrent import (
@@ -25,7 +32,6 @@ from minilm.architectures.recurrent import (
     convolution,
     decay,
     kinds_of_layers,
-    whole_multiple,
     within,
 )
 from minilm.architectures.zamba2 import (
@@ -85,7 +91,8 @@ def _kinds(config: Mapping[str, Any], num_layers: int) -> list[str]:
 
 def _mixer(config: Mapping[str, Any], d_model: int, prefix: str) -> Mixer:
     """Mamba's, whose heads each map the time step, B and C by themselves."""
-    width, heads = whole_multiple(config, "mamba_expand", d_model), size(config, "n_mamba_heads", 2)
+    width = scaled_size(config, "mamba_expand", 2, d_model)
+    heads = size(config, "n_mamba_heads", 2)
     if width % heads:
         raise ConfigError("config.json: n_mamba_heads", f"{heads}", f"a divisor of {width}")
     rank = config.get("mamba_dt_rank", "auto")

@@ -143,6 +143,52 @@ def test_textbook_approximation_counts_the_tied_head_twice() -> None:
             {"model_type": "blt", "vocab_size": 7, "tie_word_embeddings": True},
             "tie_word_embeddings",
         ),
+        ({"model_type": "florence2", "vision_config": {"mlp_ratio": -1}}, "mlp_ratio"),
+        ({"model_type": "janus", "vision_config": {"mlp_ratio": 1e308}}, "mlp_ratio"),
+        ({"model_type": "swin", "mlp_ratio": -1e308}, "mlp_ratio"),
+        ({"model_type": "mobilevit", "mlp_ratio": 0}, "mlp_ratio"),
+        ({"model_type": "lfm2", "block_ffn_dim_multiplier": 1e308}, "block_ffn_dim_multiplier"),
+        ({"model_type": "openelm", "ffn_multipliers": 1e308}, "ffn_multipliers"),
+        (
+            {
+                "model_type": "nemotron-nas",
+                "num_hidden_layers": 1,
+                "block_configs": [{"ffn": {"ffn_mult": 1e308}}],
+            },
+            "ffn_mult",
+        ),
+        ({"model_type": "xlstm", "ffn_proj_factor": 1e308}, "ffn_proj_factor"),
+        ({"model_type": "xlstm", "weight_mode": "both"}, "weight_mode"),
+        ({"model_type": "mamba", "expand": 1e308}, "expand"),
+        (
+            {
+                "model_type": "moonshine_streaming",
+                "encoder_config": {"frame_ms": 1e308},
+                "num_key_value_heads": 8,
+            },
+            "frame_ms",
+        ),
+        ({"model_type": "hf_olmo", "activation_type": "silu"}, "activation_type"),
+        ({"model_type": "internvl", "vision_config": {"norm_type": "x"}}, "norm_type"),
+        ({"model_type": "llava", "vision_feature_layer": []}, "vision_feature_layer"),
+        ({"model_type": "vipllava", "vision_feature_layer": ["x"]}, "vision_feature_layer"),
+        (
+            {"model_type": "granite4_vision", "downsample_rate": f"4/{'9' * 5000}"},
+            "downsample_rate",
+        ),
+        ({"model_type": "gemma4_text", "per_layer_config": {"9" * 5000: {}}}, "per_layer_config"),
+        (
+            {"model_type": "dots3_note", "text_config": {"per_layer_config": {"9" * 5000: {}}}},
+            "per_layer_config",
+        ),
+        (
+            {
+                "model_type": "gemma4",
+                "architectures": ["Gemma4ForConditionalGeneration"],
+                "audio_config": {"subsampling_conv_channels": [1, "x"]},
+            },
+            "subsampling_conv_channels",
+        ),
     ],
 )
 def test_a_wrong_size_names_its_field(config: dict, field: str) -> None:
