@@ -26,7 +26,7 @@ from minilm.architectures.building_blocks import (
     linear,
     norm,
 )
-from minilm.architectures.config_fields import flag, layers, require, size
+from minilm.architectures.config_fields import flag, layers, quotient, require, size
 from minilm.architectures.decoder import Defaults
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -279,7 +279,8 @@ def _adapters(config: Mapping[str, Any], prefix: str) -> tuple[Tensor, ...]:
     ):
         raise ConfigError("config.json: languages", shortened(listed), "a list of languages")
     d_model = size(config, "hidden_size", 768)
-    inner = as_polynomial(max(1, d_model // size(config, "adapter_reduction_factor", 2)))
+    name = "adapter_reduction_factor"
+    inner = as_polynomial(quotient(d_model, size(config, name, 2), "hidden_size", name))
     part = components.ADAPTER
     tensors: list[Tensor] = []
     if flag(config, "adapter_layer_norm", False):

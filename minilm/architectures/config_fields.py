@@ -111,6 +111,19 @@ def scaled_size(config: Config, name: str, default: float, width: float) -> int:
     return int(factor * width)
 
 
+def quotient(whole: int, divisor: int, of: str, name: str) -> int:
+    """How often the size in the field ``name`` goes into that of the field ``of``: once at least."""
+    if divisor > whole:
+        raise ConfigError(f"config.json: {name}", f"{divisor}", f"at most {whole}, the {of}")
+    return whole // divisor
+
+
+def squares(picture: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
+    """How many patches are in a picture: rows and columns."""
+    names = ("image_size", "patch_size")
+    return quotient(picture[0], patch[0], *names), quotient(picture[1], patch[1], *names)
+
+
 def is_whole_number(text: str) -> bool:
     """Whether these are the digits of a whole number, few enough for Python to read them."""
     return text.isdecimal() and len(text) < 20

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import flag, layers, size, sizes, sub_config
+from minilm.architectures.config_fields import flag, layers, quotient, size, sizes, sub_config
 from minilm.architectures.gemma3n import layout as text_layout
 from minilm.architectures.joint_text import is_tied_as_a_whole
 from minilm.architectures.vision_tower import F, W, Y, matrix, once, tower_symbols, vector
@@ -152,8 +152,9 @@ def _audio(config: Mapping[str, Any], width: int) -> _Part:
     block = f"{tower}.layers.{{i}}"
     first, second = sizes(config, "subsampling_conv_channels", (128, 32), 2)
     outputs = size(config, "output_proj_dims", 1536)
-    head = max(1, width // size(config, "num_attention_heads", 8))
-    queries = size(config, "num_attention_heads", 8) * head
+    heads = size(config, "num_attention_heads", 8)
+    head = quotient(width, heads, "hidden_size", "num_attention_heads")
+    queries = heads * head
 
     def part(
         name: str, *shape: Polynomial | int, role: Role = Role.ONCE, repeat: Polynomial = z

@@ -13,6 +13,7 @@ from minilm.architectures.config_fields import (
     flag,
     layer_numbers,
     layers,
+    quotient,
     scaled_size,
     size,
 )
@@ -45,7 +46,8 @@ def lfm3_vl(config: Config, name: str) -> Part:
         config, "layer_types", depth, _KINDS, lambda i: _KINDS[i >= 2 and i % 2 == 0]
     )
     width, heads = size(config, "hidden_size", 1024), size(config, "num_attention_heads", 16)
-    head, taps = max(1, width // heads), size(config, "conv_kernel_size", 3)
+    head = quotient(width, heads, "hidden_size", "num_attention_heads")
+    taps = size(config, "conv_kernel_size", 3)
     keys, queries = size(config, "num_key_value_heads", 8) * head, heads * head
     conv, attention = f"{block}.conv", f"{block}.self_attn"
     mixers: dict[str, Tensors] = {
@@ -86,7 +88,8 @@ def hunyuan_vl(config: Config, name: str) -> Part:
     block, width = f"{name}.layers.{{i}}", size(config, "hidden_size", 1152)
     patch, merge = size(config, "patch_size", 16), size(config, "spatial_merge_size", 2)
     heads = size(config, "num_attention_heads", 16)
-    queries = as_polynomial(max(1, width // heads) * heads)
+    head = quotient(width, heads, "hidden_size", "num_attention_heads")
+    queries = as_polynomial(head * heads)
     side = size(config, "max_image_size", 2048) // patch
     attention = (("q_proj", queries, W), ("k_proj", queries, W), ("v_proj", queries, W))
     merger, joined = f"{name}.perceive", 4 * W
@@ -135,7 +138,7 @@ def radio(config: Config, name: str) -> Part:
         raise UndeclaredClassError("config.json: use_swiglu_ffn", "true", expected)
     block, patch = f"{name}.blocks.{{i}}", size(config, "patch_size", 16)
     width, pixels = size(config, "hidden_size", 1280), _channels(config) * patch**2
-    side = max(1, size(config, "max_img_size", 2048) // patch)
+    side = quotient(size(config, "max_img_size", 2048), patch, "max_img_size", "patch_size")
     tokens = size(config, "num_cls_tokens", 3) + size(config, "num_registers", 7)
     frames = config.get("video_temporal_patch_size")
     several = size(config, "video_temporal_patch_size", 2) * pixels

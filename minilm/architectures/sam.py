@@ -10,6 +10,7 @@ from minilm.architectures.config_fields import (
     flag,
     layer_numbers,
     layers,
+    quotient,
     scaled_size,
     size,
 )
@@ -29,9 +30,9 @@ def sam_tower(config: Config, name: str) -> Part:
     depth = layers(config, "num_hidden_layers", 12)
     whole = layer_numbers(config, "global_attn_indexes", (2, 5, 8, 11))
     window, patch = size(config, "window_size", 14), size(config, "patch_size", 16)
-    side = max(1, size(config, "image_size", 1024) // patch)
-    width = size(config, "hidden_size", 768)
-    head = max(1, width // size(config, "num_attention_heads", 12))
+    side = quotient(size(config, "image_size", 1024), patch, "image_size", "patch_size")
+    width, heads = size(config, "hidden_size", 768), size(config, "num_attention_heads", 12)
+    head = quotient(width, heads, "hidden_size", "num_attention_heads")
     outputs, block = size(config, "output_channels", 256), f"{name}.layers.{{i}}"
     pixels = (W, size(config, "num_channels", 3), patch, patch)
     tensors = [*matrix(f"{name}.patch_embed.projection", pixels)]

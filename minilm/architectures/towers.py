@@ -17,6 +17,7 @@ from minilm.architectures.config_fields import (
     flag,
     sides,
     size,
+    squares,
     with_canonical_names,
 )
 from minilm.architectures.davit import davit
@@ -143,10 +144,8 @@ def _internvl(config: Config, name: str) -> Part:
     ]
     if not flag(config, "use_mean_pooling", True):
         tensors += vector(f"{name}.layernorm", W)
-    symbols = {
-        **tower_symbols(config, 1024, 24, 4096),
-        "P": max(1, picture[0] // patch[0]) * max(1, picture[1] // patch[1]),
-    }
+    rows, columns = squares(picture, patch)
+    symbols = {**tower_symbols(config, 1024, 24, 4096), "P": rows * columns}
     return Part(tuple(tensors), symbols)
 
 

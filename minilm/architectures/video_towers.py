@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minilm.architectures.config_fields import Config, field_name, flag, layer_numbers, layers, size
+from minilm.architectures.config_fields import (
+    Config,
+    field_name,
+    flag,
+    layer_numbers,
+    layers,
+    quotient,
+    size,
+)
 from minilm.architectures.vision_tower import (
     F,
     Part,
@@ -194,6 +202,7 @@ def glm_ocr(config: Config, name: str) -> Part:
     merge, heads = size(config, "spatial_merge_size", 2), size(config, "num_heads", 16)
     outputs = as_polynomial(size(config, "out_hidden_size", 1536))
     width, channels = size(config, "hidden_size", 1024), size(config, "in_channels", 3)
+    head = quotient(width, heads, "hidden_size", "num_heads")
     inner = outputs * channels
     forward = (("gate_proj", F, W), ("up_proj", F, W), ("down_proj", W, F))
     maps = [
@@ -210,7 +219,7 @@ def glm_ocr(config: Config, name: str) -> Part:
         *_patches(config, name, 14, bias=True),
         gain(f"{block}.norm1", W, Y),
         gain(f"{block}.norm2", W, Y),
-        *(gain(f"{block}.attn.{n}_norm", max(1, width // heads), Y) for n in "qk"),
+        *(gain(f"{block}.attn.{n}_norm", head, Y) for n in "qk"),
         *(t for t in maps if bias or not t.name.endswith(".bias")),
         gain(f"{name}.post_layernorm", W),
         *projector(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from minilm.architectures.config_fields import Config, layers, size
+from minilm.architectures.config_fields import Config, layers, quotient, size
 from minilm.ledger import components
 from minilm.ledger.layout import Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
@@ -24,8 +24,9 @@ def vision_symbols(
     config: Config, *, width: int, depth: int, inner: int, image: int, patch: int
 ) -> dict[str, int]:
     """The letters' values for a `vision_config`, with the defaults of its type."""
-    side = size(config, "image_size", image) // size(config, "patch_size", patch)
-    return {**tower_symbols(config, width, depth, inner), "P": max(1, side) ** 2}
+    picture, square = size(config, "image_size", image), size(config, "patch_size", patch)
+    side = quotient(picture, square, "image_size", "patch_size")
+    return {**tower_symbols(config, width, depth, inner), "P": side**2}
 
 
 def tower_symbols(

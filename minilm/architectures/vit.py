@@ -17,6 +17,7 @@ from minilm.architectures.config_fields import (
     number,
     sides,
     size,
+    squares,
     whole_number,
 )
 from minilm.architectures.encoder_layers import encoder_layer
@@ -96,8 +97,7 @@ def layout(config: Config) -> Layout:
     heads = equal_heads(config, (variant.width, variant.heads, None, None))
     width = heads.symbols["d"]
     patch = sides(config, "patch_size", variant.patch)
-    picture = sides(config, "image_size", 224)
-    grid = (max(1, picture[0] // patch[0]), max(1, picture[1] // patch[1]))
+    grid = squares(sides(config, "image_size", 224), patch)
     inner = size(config, "intermediate_size", 4 * variant.width)
     if family.startswith("dinov2"):
         inner = width * size(config, "mlp_ratio", 4)
