@@ -85,14 +85,18 @@ def config_fields(header: Header) -> dict[str, Any] | None:
     return _with_derived(config, header, table, sizes)
 
 
-def missing_keys(header: Header) -> list[str]:
-    """The keys without a whole number that the formula of a mapped architecture needs."""
+def reason_without(header: Header) -> str:
+    """Why there is no formula of a file; empty for an architecture that we do not map."""
     architecture = header.metadata.get("general.architecture", "")
     if architecture not in GGUF_MODEL_TYPES:
-        return []
+        return ""
     table = GGUF_ARCHITECTURES.get(architecture, _USUAL)
     sizes = _sizes(header, architecture, table)
-    return [] if sizes is None else [f"{architecture}.{key}" for key in _missing(sizes, table)]
+    missing = [] if sizes is None else _missing(sizes, table)
+    if missing:
+        keys = ", ".join(f"{architecture}.{key}" for key in missing)
+        return f"no formula without a whole number as {keys}"
+    return "no formula for what its metadata says"
 
 
 def _missing(sizes: Container[str], table: GgufArchitecture) -> list[str]:

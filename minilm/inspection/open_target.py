@@ -354,7 +354,7 @@ def _without_prefix(header: Header) -> Header:
 
 def _gguf_target(name: str, header: Header) -> Target:
     """A GGUF file has its configuration in its metadata."""
-    from minilm.architectures.gguf_layout import gguf_layout, missing_keys
+    from minilm.architectures.gguf_layout import gguf_layout, reason_without
 
     architecture = header.metadata.get("general.architecture", UNKNOWN)
     special = special_file(header)
@@ -370,9 +370,8 @@ def _gguf_target(name: str, header: Header) -> Target:
     stored, header = header, with_copied_head(header, {})
     fields = {k: v for k, v in header.metadata.items() if k.startswith(f"{architecture}.")}
     try:
-        layout, undeclared = gguf_layout(header), ""
-        if missing := missing_keys(header):
-            undeclared = f"no formula without a whole number as {', '.join(missing)}"
+        layout = gguf_layout(header)
+        undeclared = "" if layout else reason_without(header)
     except ConfigError as error:
         reason = str(error).removeprefix("config.json: ")
         layout, undeclared = None, f"no formula for what its metadata says: {reason}"

@@ -112,6 +112,10 @@ def test_what_its_metadata_do_not_give_is_counted_by_name(
 ) -> None:
     report = report_of(tmp_path, name, keys, tensors)
     assert report.formula is None
+    assert any(
+        note.startswith(("no formula for what its metadata says", "no formula without"))
+        for note in report.notes
+    )
     assert report.mismatches == ()
     whole = recorded_tensors(RECORD[name]) | tensors
     assert report.parameters.total + report.parameters.buffers == elements(whole)
