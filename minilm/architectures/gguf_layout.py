@@ -20,6 +20,7 @@ from minilm.architectures.gguf_names import KEYS
 from minilm.architectures.gguf_parts import in_all_layers, in_gguf_names, without_outer_ones
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import without_cache
+from minilm.errors import ConfigError
 from minilm.formats.header import Header, whole_number, whole_numbers
 from minilm.ledger.layout import Layout
 
@@ -142,9 +143,13 @@ def _sizes(header: Header, architecture: str, table: GgufArchitecture) -> dict[s
             number = min(numbers, default=0)
         if number is not None:
             sizes[key] = number
-    next_token_layers = whole_number(header.metadata, f"{architecture}.nextn_predict_layers")
-    if next_token_layers is not None and "block_count" in sizes:
-        sizes["block_count"] = max(0, sizes["block_count"] - next_token_layers)
+    name = f"{architecture}.nextn_predict_layers"
+    next_token_layers = whole_number(header.metadata, name)
+    if next_token_layers and "block_count" in sizes:
+        if next_token_layers >= sizes["block_count"]:
+            expected = f"fewer than the {sizes['block_count']} blocks"
+            raise ConfigError(name, f"{next_token_layers}", expected)
+        sizes["block_count"] -= next_token_layers
     if sizes.get("expert_count") == 0:  # a dense model that says so
         del sizes["expert_count"]
     tokens = next((each for each in header.tensors if each.name == "token_embd.weight"), None)

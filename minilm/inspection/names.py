@@ -158,8 +158,8 @@ def next_token_layers(config: Mapping[str, Any], metadata: Mapping[str, str]) ->
     architecture = metadata.get("general.architecture", "")
     number = whole_number(metadata, f"{architecture}.nextn_predict_layers")
     layers = whole_number(metadata, f"{architecture}.block_count")
-    if number is not None and layers is not None:
-        return range(max(0, layers - number), layers)
+    if number is not None and layers is not None and number < layers:
+        return range(layers - number, layers)
     for fields in (config, config.get("text_config")):
         if isinstance(fields, Mapping):
             first = fields.get("num_hidden_layers")

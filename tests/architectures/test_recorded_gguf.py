@@ -91,6 +91,14 @@ def test_next_token_layers_are_no_layers(name: str, lists: tuple[str, ...], tmp_
     assert attention(tmp_path / "x.gguf") == attention(tmp_path / "whole.gguf")
 
 
+def test_not_all_layers_are_next_token_layers(tmp_path: Path) -> None:
+    name, number = "glm4moe.nextn_predict_layers", 10**9
+    report = report_of(tmp_path, "glm4_moe", {name: number}, {})
+    assert any(f"{name}: {number}, expected fewer than" in note for note in report.notes)
+    whole = elements(recorded_tensors(RECORD["glm4_moe"]))
+    assert report.parameters.total + report.parameters.buffers == whole
+
+
 @pytest.mark.parametrize(
     ("name", "keys", "tensors"),
     [
