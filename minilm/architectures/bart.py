@@ -130,7 +130,7 @@ def _with_experts(layout: Layout, config: Config) -> Layout:
         if ".ffn.fc" not in tensor.name or not sparse[stack]:
             tensors.append(tensor)
             continue
-        dense = [i for i in range(depths[stack]) if i not in sparse[stack]]
+        dense = [i for i in range(depths[stack]) if (i + 1) % steps[stack]]
         if dense:
             tensors.append(replace(tensor, repeat=as_polynomial(len(dense)), layers=dense))
         many, at = as_polynomial(len(sparse[stack])), sparse[stack]

@@ -113,9 +113,14 @@ def scaled_size(config: Config, name: str, default: float, width: float) -> int:
 
 def quotient(whole: int, divisor: int, of: str, name: str) -> int:
     """How often the size in the field ``name`` goes into that of the field ``of``: once at least."""
-    if divisor > whole:
-        raise ConfigError(f"config.json: {name}", f"{divisor}", f"at most {whole}, the {of}")
-    return whole // divisor
+    return whole // within(divisor, whole, of, name)
+
+
+def within(part: int, whole: int, of: str, name: str) -> int:
+    """The size ``part`` in the field ``name``, which is no larger than that of the field ``of``."""
+    if part > whole:
+        raise ConfigError(f"config.json: {name}", f"{part}", f"at most {whole}, the {of}")
+    return part
 
 
 def squares(picture: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:

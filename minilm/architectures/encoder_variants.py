@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from minilm.architectures.building_blocks import L, T, V, d, equal_heads, f, h, k, linear, norm
-from minilm.architectures.config_fields import Config, flag, layers, size
+from minilm.architectures.config_fields import Config, flag, layers, size, within
 from minilm.architectures.encoder_layers import BERT_LAYER, encoder_layer, lookup, masked_head
 from minilm.architectures.task_heads import ROBERTA_CLASSES, TaskHeads, with_class
 from minilm.ledger import components
@@ -268,7 +268,9 @@ def _mobilebert(config: Config) -> Layout:
             *_mobilebert_layer(config, width),
             *(_bottlenecks(config, width) if narrow else ()),
         ),
-        _mobilebert_head(config, symbols["d"] - embedding),
+        _mobilebert_head(
+            config, symbols["d"] - within(embedding, symbols["d"], "hidden_size", "embedding_size")
+        ),
         (AttentionSpec(L, 2 * width, width, width),),
         TaskHeads(
             "mobilebert.",

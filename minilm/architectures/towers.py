@@ -19,6 +19,7 @@ from minilm.architectures.config_fields import (
     size,
     squares,
     with_canonical_names,
+    within,
 )
 from minilm.architectures.davit import davit
 from minilm.architectures.sam import sam_tower
@@ -154,7 +155,8 @@ def _ovis2(config: Config, name: str) -> Part:
     body, patch = f"{name}.transformer", size(config, "patch_size", 14)
     block, channels = f"{body}.encoder.layers.{{i}}", size(config, "num_channels", 3)
     merged = size(config, "hidden_stride", 1) ** 2 * W
-    words = size(config, "vocab_size", 16384) - size(config, "num_visual_indicator_tokens", 5)
+    words, field = size(config, "vocab_size", 16384), "num_visual_indicator_tokens"
+    words -= within(size(config, field, 5), words, "vocab_size", field)
     attention = [
         t
         for n in ("q_proj", "k_proj", "v_proj", "out_proj")

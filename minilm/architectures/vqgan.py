@@ -11,8 +11,11 @@ from collections.abc import Callable
 
 from minilm.architectures.config_fields import Config, flag, layers, size, sizes
 from minilm.architectures.vision_tower import matrix, vector, without_bias
+from minilm.errors import ConfigError
 from minilm.ledger.layout import Tensors
 
+# Each has tensors of its own: a number from a file must not make us list millions.
+_MOST_RESIDUALS = 1000
 Attends = Callable[[int], bool]  # of a level
 
 
@@ -22,9 +25,20 @@ def levels(config: Config) -> list[int]:
     return [base * times for times in sizes(config, "channel_multiplier", (1, 1, 2, 2, 4))]
 
 
+def _residuals(config: Config, number: int) -> int:
+    """How many each of ``number`` levels has."""
+    name = "num_res_blocks"
+    count = layers(config, name, 2)
+    if count * number > _MOST_RESIDUALS:
+        got = f"{count} in each of {number} levels"
+        raise ConfigError(f"config.json: {name}", got, f"at most {_MOST_RESIDUALS} in all")
+    return count
+
+
 def encoder(config: Config, name: str, attends: Attends, *, attends_last: bool = True) -> Tensors:
     """To the latent picture; ``attends_last``: between the last two residuals."""
-    widths, count = levels(config), layers(config, "num_res_blocks", 2)
+    widths = levels(config)
+    count = _residuals(config, len(widths))
     width = size(config, "base_channels", 128)
     tensors = [*_convolution(f"{name}.conv_in", width, size(config, "in_channels", 3))]
     for level, outputs in enumerate(widths):
@@ -47,7 +61,8 @@ def encoder(config: Config, name: str, attends: Attends, *, attends_last: bool =
 
 def decoder(config: Config, name: str) -> Tensors:
     """From the latent picture; the smallest level attends."""
-    widths, count = levels(config)[::-1], layers(config, "num_res_blocks", 2)
+    widths = levels(config)[::-1]
+    count = _residuals(config, len(widths))
     width, latent = widths[0], size(config, "latent_channels", 256)
     tensors = [
         *_convolution(f"{name}.conv_in", width, latent),

@@ -173,6 +173,12 @@ def test_textbook_approximation_counts_the_tied_head_twice() -> None:
         ({"model_type": "internvl", "vision_config": {"image_size": [448, 3]}}, "patch_size"),
         ({"model_type": "got_ocr2", "vision_config": {"hidden_size": 4}}, "num_attention_heads"),
         ({"model_type": "xmod", "adapter_reduction_factor": 769}, "adapter_reduction_factor"),
+        ({"model_type": "chameleon", "vq_config": {"num_res_blocks": 10_000}}, "num_res_blocks"),
+        ({"model_type": "mobilebert", "embedding_size": 513}, "embedding_size"),
+        (
+            {"model_type": "ovis2", "vision_config": {"vocab_size": 4}},
+            "num_visual_indicator_tokens",
+        ),
         ({"model_type": "hf_olmo", "activation_type": "silu"}, "activation_type"),
         ({"model_type": "internvl", "vision_config": {"norm_type": "x"}}, "norm_type"),
         ({"model_type": "llava", "vision_feature_layer": []}, "vision_feature_layer"),
