@@ -13,6 +13,8 @@ from minilm.config.validation import LARGEST_DIMENSION, LARGEST_LAYER_COUNT
 from minilm.errors import ConfigError
 
 Config = Mapping[str, Any]
+# Layers are one tensor for all; what has names of its own in each of them is fewer.
+LARGEST_PART_COUNT = 1000
 
 
 def size(config: Config, name: str, default: int | None = None) -> int:
@@ -48,6 +50,13 @@ def layers(config: Config, name: str, default: int | None = None) -> int:
     if value > LARGEST_LAYER_COUNT:
         raise ConfigError(f"config.json: {name}", f"{value}", f"at most {LARGEST_LAYER_COUNT}")
     return value
+
+
+def few(name: str, number: int) -> int:
+    """``number`` of what the field counts, each with tensors of its own, which are listed."""
+    if number > LARGEST_PART_COUNT:
+        raise ConfigError(f"config.json: {name}", f"{number}", f"at most {LARGEST_PART_COUNT}")
+    return number
 
 
 def listed(
@@ -166,12 +175,17 @@ def with_fields_of(config: Config, others: Mapping[str, str]) -> dict[str, Any]:
 
 def layer_numbers(config: Config, name: str, default: Collection[int] = ()) -> frozenset[int]:
     """The layers that a list names; ``default`` where the field is absent or null."""
+    return frozenset(layer_list(config, name, default))
+
+
+def layer_list(config: Config, name: str, default: Collection[int] = ()) -> Collection[int]:
+    """The same as they are listed, where one may be twice."""
     listed = config.get(name)
     if listed is None:
-        return frozenset(default)
+        return default
     if not isinstance(listed, list) or any(type(number) is not int for number in listed):
         raise ConfigError(f"config.json: {name}", shortened(listed), "a list of layers")
-    return frozenset(listed)
+    return listed
 
 
 def with_canonical_names(config: Config, model_type: str = "") -> Config:

@@ -10,6 +10,7 @@ from typing import Any
 from minilm.architectures.config_fields import (
     Config,
     depths,
+    few,
     flag,
     listed,
     scaled_size,
@@ -25,6 +26,7 @@ def davit(config: Config, name: str) -> Part:
     widths = sizes(config, "embed_dim", (128, 256, 512, 1024))
     stages = len(widths)
     blocks = depths(config, "depths", (1, 1, 9, 1), stages)
+    few("depths", sum(blocks))
     patches = sizes(config, "patch_size", (7, 3, 3, 3), stages)
     first = listed(config, "patch_prenorm", (False, True, True, True), stages)
     tensors: list[Any] = []

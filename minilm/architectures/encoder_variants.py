@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from minilm.architectures.building_blocks import L, T, V, d, equal_heads, f, h, k, linear, norm
-from minilm.architectures.config_fields import Config, flag, layers, size, within
+from minilm.architectures.config_fields import Config, few, flag, layers, size, within
 from minilm.architectures.encoder_layers import BERT_LAYER, encoder_layer, lookup, masked_head
 from minilm.architectures.task_heads import ROBERTA_CLASSES, TaskHeads, with_class
 from minilm.ledger import components
@@ -84,7 +84,7 @@ def _albert(config: Config) -> Layout:
         "S": layers(config, "num_hidden_groups", 1),
         "p": size(config, "embedding_size", 128),
     }
-    inner = layers(config, "inner_group_num", 1)
+    inner = few("inner_group_num", size(config, "inner_group_num", 1))
     names = (
         "attention.query attention.key attention.value attention.dense attention.LayerNorm "
         "ffn ffn_output full_layer_layer_norm"
@@ -295,7 +295,8 @@ def _mobilebert_layer(config: Config, width: Polynomial) -> Tensors:
         flag(config, "use_bottleneck_attention", False),
     )
     inputs = d if narrow and not wide else width
-    number = layers(config, "num_feedforward_networks", 4) - 1
+    name = "num_feedforward_networks"
+    number = few(name, size(config, name, 4)) - 1
     up, down = components.FEED_FORWARD_UP, components.FEED_FORWARD_DOWN
     return (
         *_mobile_map("attention.self.query", width, width, components.ATTENTION_QUERY),

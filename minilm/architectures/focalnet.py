@@ -6,7 +6,7 @@ Names, shapes and defaults: huggingface/transformers `models/focalnet`.
 from __future__ import annotations
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import Config, flag, sides, size, sizes
+from minilm.architectures.config_fields import Config, few, flag, sides, size, sizes
 from minilm.architectures.staged_vision import Stage, doubling, inner_width, masked_images
 from minilm.architectures.vision_parts import (
     IMAGES,
@@ -36,6 +36,7 @@ def layout(config: Config) -> Layout:
     """The tensors of a class of FocalNet for a config.json."""
     each = doubling(config, (2, 2, 6, 2))
     levels = sizes(config, "focal_levels", (2, 2, 2, 2), len(each))
+    few("focal_levels", sum(levels))
     windows = sizes(config, "focal_windows", (3, 3, 3, 3), len(each))
     overlaps = flag(config, "use_conv_embed", False)
     patch = _STEM if overlaps else sides(config, "patch_size", 4)

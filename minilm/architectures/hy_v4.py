@@ -98,7 +98,7 @@ def _attention_kinds(
     selected = size(config, "index_topk", 2048)
     plain = AttentionSpec(L, c + r, h * (n + r), h * v, selected=selected)
     indexed = replace(plain, cache=plain.cache + w, index=j * (w + 1))
-    others = [i for i in range(num_layers) if i not in own]
+    others = sorted(set(range(num_layers)) - set(own))
     groups = ((indexed, group_of(own, num_layers)), (plain, group_of(others, num_layers)))
     return [replace(spec, layers=group.repeat) for spec, group in groups if group]
 

@@ -12,6 +12,7 @@ from reprlib import repr as shortened
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import (
     Config,
+    few,
     flag,
     layers,
     number,
@@ -230,7 +231,7 @@ def lfm3_vl(config: Config, vision: Config, name: str) -> Tensors:
 def minicpm(config: Config, vision: Config, name: str) -> Tensors:
     """Four patches become one as often as the config says."""
     del vision
-    times = size(config, "merger_times", 1)
+    times = few("merger_times", size(config, "merger_times", 1))
     outputs = [*[W] * (times - 1), d]
     return tuple(
         t

@@ -35,6 +35,7 @@ from minilm.architectures.decoder import (
 from minilm.architectures.moe import (
     correction_bias,
     group_of,
+    layers_by_value,
     shared_expert,
     sparse_feed_forward,
     sparse_layers,
@@ -69,9 +70,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     window = window_size(config, _DEFAULTS.window)
     tensors: list[Tensor] = []
     kinds: list[AttentionSpec] = []
-    for number in sorted(set(numbers)):
+    for number, chosen in sorted(layers_by_value(numbers).items()):
         count = h if number == heads.symbols["h"] else as_polynomial(number)
-        chosen = [i for i in range(num_layers) if numbers[i] == number]
         own = heads if count == h else heads._replace(queries=count * k, keys=heads.keys)
         tensors += _attention(config, own, count, chosen, num_layers)
         for kind, span in (("sliding_attention", window), ("full_attention", 0)):

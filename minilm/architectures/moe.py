@@ -81,9 +81,17 @@ def group_of(chosen: Sequence[int], num_layers: int) -> LayerGroup | None:
     return LayerGroup(as_polynomial(len(chosen)), chosen)
 
 
-def groups_by_value(values: Sequence[_Value]) -> dict[_Value, LayerGroup]:
+def layers_by_value(values: Sequence[_Value]) -> dict[_Value, list[int]]:
     """The layers that have each value, in the order of their first ones."""
-    found = ((value, [i for i, each in enumerate(values) if each == value]) for value in values)
+    found: dict[_Value, list[int]] = {}
+    for i, value in enumerate(values):
+        found.setdefault(value, []).append(i)
+    return found
+
+
+def groups_by_value(values: Sequence[_Value]) -> dict[_Value, LayerGroup]:
+    """The same as groups."""
+    found = layers_by_value(values).items()
     return {value: group for value, at in found if (group := group_of(at, len(values)))}
 
 

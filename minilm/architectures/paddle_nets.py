@@ -10,7 +10,16 @@ from itertools import pairwise
 from reprlib import repr as shortened
 from typing import Any
 
-from minilm.architectures.config_fields import Config, depths, flag, listed, number, size, sizes
+from minilm.architectures.config_fields import (
+    Config,
+    depths,
+    few,
+    flag,
+    listed,
+    number,
+    size,
+    sizes,
+)
 from minilm.architectures.convolutions import (
     depthwise,
     divisible,
@@ -87,6 +96,7 @@ def hgnet(config: Config) -> Part:
     blocks = depths(config, "stage_num_blocks", (1, 1, 3, 1), count)
     kernels = sizes(config, "stage_kernel_size", (3, 3, 5, 5), count)
     numbers = depths(config, "stage_numb_of_layers", (6, 6, 6, 6), count)
+    few("stage_numb_of_layers", sum(numbers))
     downs = _flags(config, "stage_downsample", (False, True, True, True), count)
     lights = _flags(config, "stage_light_block", (False, False, True, True), count)
     for index in range(count):

@@ -11,7 +11,7 @@ from minilm.architectures.building_blocks import d, layer_kinds
 from minilm.architectures.config_fields import (
     Config,
     flag,
-    layer_numbers,
+    layer_list,
     layers,
     quotient,
     scaled_size,
@@ -162,7 +162,7 @@ def radio(config: Config, name: str) -> Part:
         "Y": layers(config, "num_hidden_layers", 32),
         "F": scaled_size(config, "mlp_ratio", 4.0, width),
     }
-    chosen = len(layer_numbers(config, "summary_idxs", (0, 1)))
+    chosen = len(layer_list(config, "summary_idxs", (0, 1)))
     summary = once(f"{name.removesuffix('.model')}.summary_idxs", (chosen,))
     return Part(tensors, symbols, (summary,))
 

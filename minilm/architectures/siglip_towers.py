@@ -8,7 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from minilm.architectures.config_fields import Config, flag, layer_numbers, scaled_size, sides, size
+from minilm.architectures.config_fields import (
+    Config,
+    flag,
+    layer_list,
+    scaled_size,
+    sides,
+    size,
+)
 from minilm.architectures.vision_tower import (
     F,
     Part,
@@ -66,7 +73,7 @@ def granite_docling(config: Config, name: str) -> Part:
     part = siglip_part(config, name, patch=16, image=512)
     connector, scale = f"{name}.connector", size(config, "scale_factor", 4)
     outputs = as_polynomial(size(config, "out_hidden_size", 1024))
-    chosen = len(layer_numbers(config, "deepstack_visual_indexes", (3, 7, 10)))
+    chosen = len(layer_list(config, "deepstack_visual_indexes", (3, 7, 10)))
 
     def path(prefix: str, factor: int) -> Tensors:
         merged = factor**2 * W

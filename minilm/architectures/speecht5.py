@@ -20,7 +20,7 @@ from minilm.architectures.building_blocks import (
     norm,
     separate_attention,
 )
-from minilm.architectures.config_fields import Config, flag, layers, size, sizes, whole_number
+from minilm.architectures.config_fields import Config, few, flag, layers, size, sizes, whole_number
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.seq2seq_kin import cross_attention
 from minilm.architectures.task_heads import class_name_of, undeclared_class
@@ -155,7 +155,8 @@ def _frames_in(config: Config, name: str) -> Tensors:
     """The last frame and who speaks, mapped to the decoder's width."""
     inner = size(config, "speech_decoder_prenet_units", 256)
     bands, part = size(config, "num_mel_bins", 80), components.EMBEDDING_PROJECTION
-    depth = whole_number(config, "speech_decoder_prenet_layers", 2)
+    field = "speech_decoder_prenet_layers"
+    depth = few(field, whole_number(config, field, 2))
     maps: list[Tensor] = []
     for i in range(depth):
         inputs = as_polynomial(inner if i else bands)
@@ -194,7 +195,8 @@ def _frames_out(config: Config) -> Tensors:
 
 def _smoothing(config: Config) -> list[tuple[int, int]]:
     """Inputs and outputs of each convolution."""
-    depth = whole_number(config, "speech_decoder_postnet_layers", 5)
+    name = "speech_decoder_postnet_layers"
+    depth = few(name, whole_number(config, name, 5))
     bands, inner = (
         size(config, "num_mel_bins", 80),
         size(config, "speech_decoder_postnet_units", 256),

@@ -155,7 +155,7 @@ def _sparse(config: Config, stack: str, number: int, named: int) -> tuple[list[i
     computed = named // several if several else named
     step = whole_number(config, f"{stack}_sparse_step", computed)
     experts = [i for i in range(number) if step == 1 or (step > 0 and i % step == 1)]
-    return [i for i in range(number) if i not in experts], experts
+    return sorted(set(range(number)) - set(experts)), experts
 
 
 def _stack(
@@ -223,7 +223,8 @@ def _feed_forward(
     kind = config.get("feed_forward_proj", variant.feed_forward)
     if not isinstance(kind, str):
         raise ConfigError("config.json: feed_forward_proj", shortened(kind), "an activation")
-    gated = flag(config, "is_gated_act", kind.startswith("gated-")) and not is_switch
+    gates = config.get("is_gated_act", kind.startswith("gated-")) or False  # null is false here
+    gated = flag({"is_gated_act": gates}, "is_gated_act", False) and not is_switch
     own = f"{prefix}.mlp" if is_switch else f"{prefix}.DenseReluDense"
     up, down = components.FEED_FORWARD_UP, components.FEED_FORWARD_DOWN
     tensors: list[Tensor] = []

@@ -12,7 +12,7 @@ from minilm.architectures.config_fields import (
     Config,
     field_name,
     flag,
-    layer_numbers,
+    layer_list,
     layers,
     quotient,
     size,
@@ -127,7 +127,7 @@ def qwen3_vl(config: Config, name: str) -> Part:
     block, outputs = f"{name}.blocks.{{i}}", size(config, "out_hidden_size", 3584)
     merged = size(config, "spatial_merge_size", 2) ** 2 * W
     is_deep = not str(config["model_type"]).startswith("qwen3_5")
-    chosen = layer_numbers(config, "deepstack_visual_indexes", (8, 16, 24)) if is_deep else ()
+    chosen = layer_list(config, "deepstack_visual_indexes", (8, 16, 24)) if is_deep else ()
     positions = size(config, "num_position_embeddings", 2304)
 
     def merger(prefix: str, width: Polynomial) -> Tensors:

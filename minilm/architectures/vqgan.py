@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from minilm.architectures.config_fields import Config, flag, layers, size, sizes
+from minilm.architectures.config_fields import Config, few, flag, layers, size, sizes
 from minilm.architectures.vision_tower import matrix, vector, without_bias
-from minilm.errors import ConfigError
 from minilm.ledger.layout import Tensors
 
-# Each has tensors of its own: a number from a file must not make us list millions.
-_MOST_RESIDUALS = 1000
 Attends = Callable[[int], bool]  # of a level
 
 
@@ -27,11 +24,8 @@ def levels(config: Config) -> list[int]:
 
 def _residuals(config: Config, number: int) -> int:
     """How many each of ``number`` levels has."""
-    name = "num_res_blocks"
-    count = layers(config, name, 2)
-    if count * number > _MOST_RESIDUALS:
-        got = f"{count} in each of {number} levels"
-        raise ConfigError(f"config.json: {name}", got, f"at most {_MOST_RESIDUALS} in all")
+    count = layers(config, "num_res_blocks", 2)
+    few("num_res_blocks", count * number)
     return count
 
 

@@ -179,6 +179,38 @@ def test_textbook_approximation_counts_the_tied_head_twice() -> None:
             {"model_type": "ovis2", "vision_config": {"vocab_size": 4}},
             "num_visual_indicator_tokens",
         ),
+        (
+            {
+                "model_type": "minicpmv4_6",
+                "merger_times": 2**31,
+                "architectures": ["MiniCPMV4_6ForConditionalGeneration"],
+            },
+            "merger_times",
+        ),
+        ({"model_type": "florence2", "vision_config": {"depths": [10_000] * 4}}, "depths"),
+        ({"model_type": "focalnet", "focal_levels": [2**31] * 4}, "focal_levels"),
+        ({"model_type": "hgnet_v2", "stage_numb_of_layers": [999] * 4}, "stage_numb_of_layers"),
+        (
+            {"model_type": "mobilebert", "num_feedforward_networks": 10_000},
+            "num_feedforward_networks",
+        ),
+        ({"model_type": "albert", "inner_group_num": 10_000}, "inner_group_num"),
+        (
+            {
+                "model_type": "speecht5",
+                "architectures": ["SpeechT5ForTextToSpeech"],
+                "speech_decoder_prenet_layers": 2**31,
+            },
+            "speech_decoder_prenet_layers",
+        ),
+        (
+            {
+                "model_type": "speecht5",
+                "architectures": ["SpeechT5ForTextToSpeech"],
+                "speech_decoder_postnet_layers": 2**31,
+            },
+            "speech_decoder_postnet_layers",
+        ),
         ({"model_type": "hf_olmo", "activation_type": "silu"}, "activation_type"),
         ({"model_type": "internvl", "vision_config": {"norm_type": "x"}}, "norm_type"),
         ({"model_type": "llava", "vision_feature_layer": []}, "vision_feature_layer"),
@@ -205,6 +237,24 @@ def test_textbook_approximation_counts_the_tied_head_twice() -> None:
 def test_a_wrong_size_names_its_field(config: dict, field: str) -> None:
     with pytest.raises(ConfigError, match=f"config.json: {field}: "):
         layout_of(config)
+
+
+def test_a_layer_that_is_listed_twice_is_read_twice() -> None:
+    twice, different = (
+        layout_of(
+            {"model_type": "qwen3_vl", "vision_config": {"deepstack_visual_indexes": [2, other]}}
+        )
+        for other in (2, 3)
+    )
+    assert twice.count() == different.count()
+
+
+def test_null_is_no_gate_of_t5() -> None:
+    gated, null, plain = (
+        layout_of({"model_type": "mt5"} | fields).count()
+        for fields in ({}, {"is_gated_act": None}, {"is_gated_act": False})
+    )
+    assert gated > null == plain
 
 
 @pytest.mark.parametrize(
