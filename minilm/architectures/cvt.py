@@ -5,7 +5,7 @@ Names, shapes and defaults: huggingface/transformers `models/cvt`.
 
 from __future__ import annotations
 
-from minilm.architectures.config_fields import Config, depths, flag, listed, size, sizes
+from minilm.architectures.config_fields import Config, choice, depths, flag, listed, size, sizes
 from minilm.architectures.staged_vision import Stage, heads_of, inner_width, stages
 from minilm.architectures.vision_parts import (
     IMAGES,
@@ -62,7 +62,8 @@ def layout(config: Config) -> Layout:
 def _layer(config: Config, stage: Stage) -> Part:
     count, width = stage.number + 1, stage.width
     inside = "attention.attention."
-    method = listed(config, "qkv_projection_method", ("dw_bn",) * 3, count)[-1]
+    name = "qkv_projection_method"
+    method = listed(config, name, ("dw_bn",) * 3, count)[-1]
     kernel = sizes(config, "kernel_qkv", (3, 3, 3), count)[-1]
     bias = flag({"qkv_bias": listed(config, "qkv_bias", (True,) * 3, count)[-1]}, "qkv_bias", True)
     ratio = listed(config, "mlp_ratio", (4.0,) * 3, count)[-1]
@@ -75,11 +76,12 @@ def _layer(config: Config, stage: Stage) -> Part:
         _convolved(f"{inside}convolution_projection_{kind}", width, kernel, part)
         for kind, part in kinds.items()
     )
+    convolves = choice({name: method}, name, "dw_bn", ("dw_bn", "avg", "linear")) == "dw_bn"
     names = " ".join(f"{inside}projection_{kind}" for kind in kinds)
     inner = inner_width({"mlp_ratio": ratio}, stage)
     return joined(
         norms("layernorm_before layernorm_after", width),
-        joined(*convolved) if method == "dw_bn" else NOTHING,
+        joined(*convolved) if convolves else NOTHING,
         attention(f"{names} attention.output.dense", width, bias=bias),
         feed_forward("intermediate.dense output.dense", width, inner),
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from reprlib import repr as shortened
 
 from minilm.architectures.building_blocks import L, d, h, linear, norm
-from minilm.architectures.config_fields import Config, flag, size
+from minilm.architectures.config_fields import Config, flag, optional_size, size
 from minilm.architectures.encoder_layers import SELF_ATTENTION, attention_maps, lookup
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -42,10 +42,15 @@ def deberta(config: Config) -> Tensors:
 
 
 def _relative_positions(config: Config) -> int:
-    value = config.get("max_relative_positions", -1)
-    if type(value) is int and value < 1:
-        return size(config, "max_position_embeddings", 512)
-    return size(config, "max_relative_positions")
+    return _unless_negative(config, "max_relative_positions") or size(
+        config, "max_position_embeddings", 512
+    )
+
+
+def _unless_negative(config: Config, name: str) -> int:
+    """A size, 0 where the field is absent, null or negative."""
+    value = config.get(name)
+    return 0 if type(value) is int and value < 1 else optional_size(config, name) or 0
 
 
 def _relative_table(config: Config, rows: int) -> Tensor:
@@ -65,12 +70,12 @@ def deberta_v2(config: Config) -> Tensors:
     if relative and not shares and "p2c" in kinds:
         tensors += attention_maps(SELF_ATTENTION, "pos_query_proj")
     if relative:
-        buckets = config.get("position_buckets", -1)
-        few = type(buckets) is int and buckets > 0
-        rows = size(config, "position_buckets") if few else _relative_positions(config)
+        rows = _unless_negative(config, "position_buckets") or _relative_positions(config)
         tensors.append(_relative_table(config, 2 * rows))
-    kinds = config.get("norm_rel_ebd", "none")
-    if isinstance(kinds, str) and "layer_norm" in kinds.lower():
+    kinds = config.get("norm_rel_ebd") or "none"
+    if not isinstance(kinds, str):
+        raise ConfigError("config.json: norm_rel_ebd", shortened(kinds), "none or layer_norm")
+    if "layer_norm" in kinds.lower():
         part = components.EMBEDDING_NORM
         tensors += norm("encoder.LayerNorm", part, bias=True, repeat=ONE)
     kernel = config.get("conv_kernel_size", 0)

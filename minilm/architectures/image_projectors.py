@@ -6,7 +6,6 @@ huggingface/transformers `models/TYPE`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from reprlib import repr as shortened
 
 from minilm.architectures.building_blocks import d
@@ -375,11 +374,9 @@ def one_map(config: Config, vision: Config, name: str) -> Tensors:
 def aria(config: Config, vision: Config, name: str) -> Tensors:
     """Queries, one list for each number of patches, attend to the picture's."""
     del vision
-    numbers = config.get("projector_patch_to_query_dict")
-    counts = numbers.values() if isinstance(numbers, Mapping) and numbers else (128, 256)
-    rows = max(
-        size({"projector_patch_to_query_dict": n}, "projector_patch_to_query_dict") for n in counts
-    )
+    field = "projector_patch_to_query_dict"
+    counts = None if config.get(field) is None else [*sub_config(config, field).values()]
+    rows = max(sizes({field: counts}, field, (128, 256)))
     cross, text = f"{name}.cross_attn", sub_config(config, "text_config")
     inner = size(text, "hidden_size", 4096)
     forward = f"{name}.feed_forward"

@@ -17,7 +17,7 @@ from minilm.architectures.building_blocks import (
     sliding_layers,
     window_size,
 )
-from minilm.architectures.config_fields import field_name, flag
+from minilm.architectures.config_fields import field_name, flag, require
 from minilm.architectures.decoder import (
     ATTENTION,
     MLP,
@@ -140,6 +140,9 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of these types' ForCausalLM for a config.json."""
     variant = _VARIANTS[config["model_type"]]
     heads, num_layers = heads_and_layers(config, variant)
+    if config["model_type"] == "helium":  # its output's matrix is a square, whatever its heads are
+        width, number = heads.symbols["d"], heads.symbols["h"]
+        require({"head_dim": heads.symbols["k"]}, "head_dim", width // number)
 
     def has(bias: str, default: bool = False) -> bool:
         name = field_name(config, bias, variant.second_names.get(bias, bias))

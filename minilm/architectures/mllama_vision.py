@@ -7,7 +7,7 @@ Pictures are used once, not once a token. Names, shapes and defaults: huggingfac
 from __future__ import annotations
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import Config, layers, size, sub_config
+from minilm.architectures.config_fields import Config, layers, listed, sides, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.task_heads import whole_or_body
 from minilm.architectures.vision_tower import (
@@ -23,7 +23,6 @@ from minilm.architectures.vision_tower import (
     vision_symbols,
     without_bias,
 )
-from minilm.errors import ConfigError
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import Polynomial, symbol
 
@@ -52,11 +51,8 @@ def layout(config: Config) -> Layout:
 def _tower(config: Config) -> tuple[Tensor, ...]:
     name, patch = "vision_model", size(config, "patch_size", 14)
     tiles = size(config, "max_num_tiles", 4)
-    ratios = config.get("supported_aspect_ratios")
-    if ratios is not None and not isinstance(ratios, list):
-        expected = "a list of pairs"
-        raise ConfigError("config.json: supported_aspect_ratios", type(ratios).__name__, expected)
-    rows = (len(ratios) if ratios is not None else 8) + 1
+    field = "supported_aspect_ratios"
+    rows = len([sides({field: pair}, field, 1) for pair in listed(config, field, [1] * 8)]) + 1
     positions = f"{name}.gated_positional_embedding"
     pictures = size(config, "num_channels", 3)
     return (

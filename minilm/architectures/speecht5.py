@@ -20,7 +20,16 @@ from minilm.architectures.building_blocks import (
     norm,
     separate_attention,
 )
-from minilm.architectures.config_fields import Config, few, flag, layers, size, sizes, whole_number
+from minilm.architectures.config_fields import (
+    Config,
+    few,
+    flag,
+    layers,
+    listed,
+    size,
+    sizes,
+    whole_number,
+)
 from minilm.architectures.encoder_layers import encoder_layer
 from minilm.architectures.seq2seq_kin import cross_attention
 from minilm.architectures.task_heads import class_name_of, undeclared_class
@@ -220,12 +229,8 @@ def _vocoder(config: Config) -> Layout:
     rates = sizes(config, "upsample_rates", (4, 4, 4, 4))
     wide = sizes(config, "upsample_kernel_sizes", (8, 8, 8, 8))
     taps = sizes(config, "resblock_kernel_sizes", (3, 7, 11))
-    dilations = config.get("resblock_dilation_sizes") or [(1, 3, 5)] * 3
-    if not isinstance(dilations, (list, tuple)) or not all(
-        isinstance(each, (list, tuple)) for each in dilations
-    ):
-        expected = "lists of whole numbers"
-        raise ConfigError("config.json: resblock_dilation_sizes", f"{dilations}", expected)
+    name = "resblock_dilation_sizes"
+    dilations = [sizes({name: each}, name, ()) for each in listed(config, name, [[1, 3, 5]] * 3)]
     tensors = [*matrix("conv_pre", (first, bands, 7))]
     channels = first
     for i, (_, width) in enumerate(zip(rates, wide, strict=False)):

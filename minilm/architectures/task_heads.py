@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures.config_fields import size
@@ -115,8 +116,9 @@ def with_task_head(
 def number_of_classes(config: Mapping[str, Any], default: int = 2) -> int:
     """How many `id2label` lists, or ``default``."""
     labels = config.get("id2label")
-    listed = len(labels) if isinstance(labels, dict) and labels else default
-    return size(config, "num_labels", listed)
+    if labels is not None and (not isinstance(labels, Mapping) or not labels):
+        raise ConfigError("config.json: id2label", shortened(labels), "an object with the classes")
+    return size(config, "num_labels", default if labels is None else len(labels))
 
 
 def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> Layout:

@@ -14,7 +14,7 @@ from typing import Any
 
 from minilm.architectures import ibert
 from minilm.architectures.building_blocks import L, T, V, d, equal_heads, h, linear, norm
-from minilm.architectures.config_fields import Config, flag, layers, size
+from minilm.architectures.config_fields import Config, flag, layers, size, whole_number
 from minilm.architectures.deberta import deberta, deberta_v2
 from minilm.architectures.decoder import Defaults
 from minilm.architectures.encoder_layers import (
@@ -157,8 +157,7 @@ def _tables(config: Config, encoder: _Encoder, table: str, width: Polynomial) ->
 
 
 def _count(config: Config, name: str, default: int) -> Polynomial:
-    value = default if config.get(name) is None else config[name]
-    return as_polynomial(0 if value == 0 else size(config, name, default))
+    return as_polynomial(whole_number(config, name, default))
 
 
 def _head(encoder: _Encoder, width: Polynomial, *, tied: bool) -> Tensors:

@@ -173,6 +173,8 @@ def output_maps(
     ):
         raise ConfigError(f"config.json: {field}", shortened(chosen), f"of {', '.join(names)}")
     own = [names[each] if isinstance(each, int) else each for each in chosen]
+    if len({*own}) < len(own):
+        raise ConfigError(f"config.json: {field}", shortened(chosen), "each map once")
     return [(name, width) for name, width in zip(names, widths, strict=False) if name in own]
 
 

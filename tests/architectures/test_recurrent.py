@@ -148,7 +148,7 @@ def test_a_report_without_recurrent_layers_has_neither(tmp_path: Path) -> None:
         ({"model_type": "mamba", "expand": 1e308}, "expand"),
         ({"model_type": "mamba2", "num_heads": 5}, "num_heads"),
         ({"model_type": "bamba", "mamba_n_heads": 7}, "mamba_n_heads"),
-        ({"model_type": "lfm2", "block_ffn_dim_multiplier": 1e300}, "intermediate_size"),
+        ({"model_type": "lfm2", "block_ffn_dim_multiplier": 1e300}, "block_ffn_dim_multiplier"),
         ({"model_type": "recurrent_gemma", "block_types": []}, "block_types"),
         (
             {
