@@ -15,7 +15,7 @@ from typing import NamedTuple
 from minilm.architectures import layout_of
 from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import L, d, norm
-from minilm.architectures.config_fields import Config, depths, flag, size, sub_config
+from minilm.architectures.config_fields import Config, depths, flag, require, size, sub_config
 from minilm.architectures.gpt2 import BLOCK as GPT2_BLOCK
 from minilm.architectures.gpt2 import transposed
 from minilm.architectures.model_types import MODEL_TYPES
@@ -59,10 +59,9 @@ def layout(config: Config) -> Layout:
         raise undeclared_class(config)
     kinds = _ENCODERS[config["model_type"]]
     heard = {"model_type": kinds.encoder, **sub_config(config, "encoder")}
-    said = dict(sub_config(config, "decoder")) or {
-        "model_type": kinds.decoder,
-        "add_cross_attention": True,
-    }
+    said = {"model_type": kinds.decoder, **sub_config(config, "decoder")}
+    if config.get("decoder") is None:
+        said["add_cross_attention"] = True
     entry = MODEL_TYPES.get(str(heard["model_type"]))
     if entry is None or entry.module not in kinds.modules:
         kind = shortened(heard["model_type"])
@@ -73,6 +72,7 @@ def layout(config: Config) -> Layout:
     frames = Part(encoder.tensors, dict(encoder.symbols), encoder.buffers)
     own, kept = (_under("encoder.", as_encoder(each)) for each in in_numbers(frames)[::2])
     width, wanted = _width(heard, encoder), decoder.symbols["d"]
+    require(said, "cross_attention_hidden_size", width)
     left = width
     if heard["model_type"] in _WITH_ADAPTER:
         left = size(heard, "output_hidden_size", width)

@@ -18,7 +18,7 @@ from minilm.architectures.building_blocks import (
     linear,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, optional_size, size
+from minilm.architectures.config_fields import flag, optional_size, quotient, size
 from minilm.architectures.decoder import BLOCK, Defaults, decoder, heads_and_layers, pre_norms
 from minilm.architectures.recurrent import (
     KEY_WIDTH,
@@ -101,7 +101,8 @@ def _recurrence(config: Mapping[str, Any], d_model: int, num_heads: int) -> Mixe
         *gate("recurrent"),
         *linear(f"{temporal}.linear_out", d, inner, components.MIXER_OUTPUT, bias=True),
     )
-    symbols = {"I": width, "z": size(config, "conv1d_width", 4), "Q": max(1, width // num_heads)}
+    block = quotient(width, num_heads, "lru_width", "num_attention_heads")
+    symbols = {"I": width, "z": size(config, "conv1d_width", 4), "Q": block}
     if width % d_model == 0:
         del symbols["I"]
     return Mixer(tensors, symbols, inner * TAPS)  # the state, and all but one of the last inputs

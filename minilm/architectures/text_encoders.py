@@ -138,7 +138,11 @@ def _tables(config: Config, encoder: _Encoder, table: str, width: Polynomial) ->
     tables = [Tensor(table, (V, width), components.TOKEN_EMBEDDING, Role.LOOKED_UP)]
     has_positions = encoder.more_positions is not None
     if encoder.prefix == "esm":
-        has_positions = config.get("position_embedding_type", "absolute") == "absolute"
+        kind = config.get("position_embedding_type", "absolute")
+        if kind is not None and not isinstance(kind, str):
+            expected = "absolute, rotary or null"
+            raise ConfigError("config.json: position_embedding_type", shortened(kind), expected)
+        has_positions = kind == "absolute"
     if has_positions and flag(config, "position_biased_input", True):
         rows = T + (encoder.more_positions or 0)
         part = components.POSITION_EMBEDDING

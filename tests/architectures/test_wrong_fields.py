@@ -155,6 +155,23 @@ from minilm.errors import ConfigError
             "projector_patch_to_query_dict",
         ),
         ({"model_type": "helium", "head_dim": 64}, "head_dim"),
+        ({"model_type": "recurrent_gemma", "lru_width": 1}, "num_attention_heads"),
+        (
+            {
+                "model_type": "vision-encoder-decoder",
+                "encoder": {"model_type": "vit"},
+                "decoder": {"model_type": "trocr", "cross_attention_hidden_size": 1024},
+            },
+            "cross_attention_hidden_size",
+        ),
+        (
+            {
+                "model_type": "esm",
+                "vocab_size": 9,
+                "position_embedding_type": [],
+            },
+            "position_embedding_type",
+        ),
         ({"model_type": "hf_olmo", "activation_type": "silu"}, "activation_type"),
         ({"model_type": "internvl", "vision_config": {"norm_type": "x"}}, "norm_type"),
         ({"model_type": "llava", "vision_feature_layer": []}, "vision_feature_layer"),
@@ -191,6 +208,14 @@ def test_a_layer_that_is_listed_twice_is_read_twice() -> None:
         for other in (2, 3)
     )
     assert twice.count() == different.count()
+
+
+def test_a_decoder_without_fields_has_no_attention_to_pictures() -> None:
+    whole, plain = (
+        layout_of({"model_type": "vision-encoder-decoder"} | fields).count()
+        for fields in ({}, {"decoder": {}})
+    )
+    assert whole - plain == 12 * (4 * 768**2 + (4 + 2) * 768)
 
 
 def test_null_is_no_gate_of_t5() -> None:
