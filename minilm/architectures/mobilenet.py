@@ -75,10 +75,11 @@ def _first(config: Config) -> tuple[Part, int]:
     return joined(*parts), inputs
 
 
-def _second_width(config: Config, channels: int, factor: float) -> int:
+def _second_width(
+    config: Config, channels: int, factor: float, name: str = "depth_multiplier"
+) -> int:
     divisor, least = size(config, "depth_divisible_by", 8), size(config, "min_depth", 8)
-    wide = round(in_range(channels * factor, "depth_multiplier"))
-    return divisible(wide, "depth_multiplier", divisor, least)
+    return divisible(round(in_range(channels * factor, name)), name, divisor, least)
 
 
 def _second(config: Config) -> tuple[Part, int]:
@@ -95,7 +96,7 @@ def _second(config: Config) -> tuple[Part, int]:
     if not flag(config, "first_layer_is_expansion", True):
         parts.append(normed_convolution("conv_stem.expand_1x1", first, first))
     for index, (before, after) in enumerate(pairwise(inner)):
-        wide = _second_width(config, before, expand)
+        wide = _second_width(config, before, expand, "expand_ratio")
         parts.append(inverted_residual(f"layer.{index}", before, after, wide))
     is_fine = flag(config, "finegrained_output", True) and factor < 1.0
     last = 1280 if is_fine else _second_width(config, 1280, factor)

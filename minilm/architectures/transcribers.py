@@ -187,7 +187,8 @@ def _moonshine(config: Config) -> Part:
     rate, length = number(config, "sample_rate", 16000), number(config, "frame_ms", 5.0)
     samples = rate * length / 1000
     if not 0.5 < samples <= LARGEST_DIMENSION:
-        raise ConfigError("config.json: frame_ms", f"{length}", "a sample or more, and not so many")
+        got, expected = f"{rate} and {length}", "a frame of a sample or more, and not so many"
+        raise ConfigError("config.json: sample_rate, frame_ms", got, expected)
     layer, embedder = f"{name}.layers.{{i}}", f"{name}.embedder"
     bias = flag(config, "attention_bias", False)
     own = f"{layer}.self_attn"
