@@ -15,6 +15,7 @@ from minilm.architectures.config_fields import (
     field_name,
     flag,
     layer_numbers,
+    optional_flag,
     optional_size,
     size,
     whole_number,
@@ -109,7 +110,7 @@ def _mixer(config: Mapping[str, Any], heads: Heads) -> Mixer:
         d_model,
         bias=bias,
         output_bias=flag(config, "projectors_bias", False) if is_falcon else bias,
-        conv_bias=flag(config, "mamba_conv_bias", True),
+        conv_bias=optional_flag(config, "mamba_conv_bias", True),
         has_norm=flag(config, "mamba_rms_norm", False) if is_falcon else True,
     )
 

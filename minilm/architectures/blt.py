@@ -15,6 +15,7 @@ from minilm.architectures.building_blocks import linear, norm
 from minilm.architectures.config_fields import (
     flag,
     layers,
+    optional_flag,
     optional_size,
     size,
     sizes,
@@ -71,7 +72,7 @@ def layout(config: Config) -> Layout:
         *_map("lm_head", as_polynomial(vocabulary), decoder.width, components.LM_HEAD),
         *(
             _patcher(sub_config(config, "patcher_config"))
-            if flag(config, "patch_in_forward", True)
+            if optional_flag(config, "patch_in_forward", True)
             else ()
         ),
     )
@@ -105,7 +106,7 @@ def _ngrams(config: Config, width: Polynomial) -> Tensor:
 def _local(stack: _Stack, config: Config, given: Polynomial, *, crosses_all: bool) -> Tensors:
     """Layers of bytes, and what stands between them and patches."""
     patches = size(config, "cross_attn_k", 2) * stack.width
-    in_all = flag(config, "cross_attn_all_layers", crosses_all)
+    in_all = optional_flag(config, "cross_attn_all_layers", crosses_all)
     return (
         *_layers(stack),
         *_map(f"{stack.name}.patch_embedding_projection", patches, given),

@@ -103,6 +103,11 @@ def flag(config: Config, name: str, default: bool) -> bool:
     return value
 
 
+def optional_flag(config: Config, name: str, default: bool) -> bool:
+    """A boolean that null switches off; ``default`` where the field is absent."""
+    return config.get(name, default) is not None and flag(config, name, default)
+
+
 def number(config: Config, name: str, default: float) -> float:
     """A finite number; ``default`` where the field is absent or null."""
     value = default if config.get(name) is None else config[name]

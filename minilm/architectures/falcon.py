@@ -23,7 +23,7 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import field_name, flag, layers, size
+from minilm.architectures.config_fields import field_name, flag, layers, optional_flag, size
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Tensor
 from minilm.ledger.symbols import ONE
@@ -74,7 +74,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
 def _heads(config: Mapping[str, Any]) -> Heads:
     """Groups are read for the new decoder only; before it there was one key for all, or one each."""
     if not flag(config, "new_decoder_architecture", False):
-        one_for_all = flag(config, "multi_query", True)
+        one_for_all = optional_flag(config, "multi_query", True)
         config = {**config, "num_kv_heads": 1 if one_for_all else None}
     return read_heads(
         config,
@@ -90,7 +90,7 @@ def _norms(config: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """The norms of a block: two in sequence, one that both halves share, or one for each half."""
     new = flag(config, "new_decoder_architecture", False)
     one = norm(f"{_BLOCK}.input_layernorm", components.ATTENTION_NORM, bias=True)
-    if not flag(config, "parallel_attn", True):
+    if not optional_flag(config, "parallel_attn", True):
         second = f"{_BLOCK}.post_attention_layernorm"
         return (*one, *norm(second, components.FEED_FORWARD_NORM, bias=True))
     if size(config, "num_ln_in_parallel_attn", 2 if new else 1) != 2:

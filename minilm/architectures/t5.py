@@ -14,7 +14,15 @@ from reprlib import repr as shortened
 
 from minilm.architectures.bart import as_encoder
 from minilm.architectures.building_blocks import E, L, V, d, f, h, k, linear, lm_head, norm
-from minilm.architectures.config_fields import Config, choice, flag, layers, size, whole_number
+from minilm.architectures.config_fields import (
+    Config,
+    choice,
+    flag,
+    layers,
+    optional_flag,
+    size,
+    whole_number,
+)
 from minilm.architectures.moe import group_of, read_experts
 from minilm.architectures.task_heads import class_name_of, is_body, undeclared_class
 from minilm.errors import ConfigError
@@ -223,8 +231,7 @@ def _feed_forward(
     kind = config.get("feed_forward_proj", variant.feed_forward)
     if not isinstance(kind, str):
         raise ConfigError("config.json: feed_forward_proj", shortened(kind), "an activation")
-    gates = config.get("is_gated_act", kind.startswith("gated-")) or False  # null is false here
-    gated = flag({"is_gated_act": gates}, "is_gated_act", False) and not is_switch
+    gated = optional_flag(config, "is_gated_act", kind.startswith("gated-")) and not is_switch
     own = f"{prefix}.mlp" if is_switch else f"{prefix}.DenseReluDense"
     up, down = components.FEED_FORWARD_UP, components.FEED_FORWARD_DOWN
     tensors: list[Tensor] = []

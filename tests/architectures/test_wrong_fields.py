@@ -219,9 +219,19 @@ def test_a_decoder_without_fields_has_no_attention_to_pictures() -> None:
     assert whole - plain == 12 * (4 * 768**2 + (4 + 2) * 768)
 
 
-def test_null_is_no_gate_of_t5() -> None:
-    gated, null, plain = (
-        layout_of({"model_type": "mt5"} | fields).count()
-        for fields in ({}, {"is_gated_act": None}, {"is_gated_act": False})
+@pytest.mark.parametrize(
+    ("model_type", "field"),
+    [
+        ("bamba", "mamba_conv_bias"),
+        ("blt", "patch_in_forward"),
+        ("falcon", "multi_query"),
+        ("falcon", "parallel_attn"),
+        ("mt5", "is_gated_act"),
+    ],
+)
+def test_null_is_false(model_type: str, field: str) -> None:
+    default, null, false = (
+        layout_of({"model_type": model_type} | fields).count()
+        for fields in ({}, {field: None}, {field: False})
     )
-    assert gated > null == plain
+    assert default != null == false
