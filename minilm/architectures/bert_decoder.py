@@ -26,7 +26,7 @@ from minilm.architectures.building_blocks import (
     linear,
     norm,
 )
-from minilm.architectures.config_fields import flag, layers, quotient, require, size
+from minilm.architectures.config_fields import flag, layers, quotient, require, size, whole_number
 from minilm.architectures.decoder import Defaults
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -200,8 +200,8 @@ def _embeddings(
     if variant.has_positions:
         tensors.append(table("position_embeddings", T, components.POSITION_EMBEDDING))
     if variant.token_types:
-        types = rows("type_vocab_size", variant.token_types)
-        tensors.append(table("token_type_embeddings", types))
+        types = whole_number(config, "type_vocab_size", variant.token_types)
+        tensors.append(table("token_type_embeddings", as_polynomial(types)))
     if config["model_type"] == "ernie" and flag(config, "use_task_id", False):
         tensors.append(table("task_type_embeddings", rows("task_type_vocab_size", 3)))
     if config["model_type"] == "roc_bert":

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from minilm.architectures.building_blocks import L, T, V, d, equal_heads, f, h, k, linear, norm
-from minilm.architectures.config_fields import Config, few, flag, layers, size, within
+from minilm.architectures.config_fields import Config, few, flag, layers, size, whole_number, within
 from minilm.architectures.encoder_layers import BERT_LAYER, encoder_layer, lookup, masked_head
 from minilm.architectures.task_heads import ROBERTA_CLASSES, TaskHeads, with_class
 from minilm.ledger import components
@@ -72,7 +72,9 @@ def _tables(config: Config, prefix: str, width: Polynomial = d, types: int = 2) 
         lookup(f"{prefix}.word_embeddings", V, components.TOKEN_EMBEDDING, width),
         lookup(f"{prefix}.position_embeddings", T, part, width),
         lookup(
-            f"{prefix}.token_type_embeddings", size(config, "type_vocab_size", types), width=width
+            f"{prefix}.token_type_embeddings",
+            whole_number(config, "type_vocab_size", types),
+            width=width,
         ),
         *norm(f"{prefix}.LayerNorm", components.EMBEDDING_NORM, width=width, bias=True, repeat=ONE),
     )
@@ -262,7 +264,9 @@ def _mobilebert(config: Config) -> Layout:
         (
             lookup(f"{embeddings}.word_embeddings", V, components.TOKEN_EMBEDDING, p),
             lookup(f"{embeddings}.position_embeddings", T, components.POSITION_EMBEDDING),
-            lookup(f"{embeddings}.token_type_embeddings", size(config, "type_vocab_size", 2)),
+            lookup(
+                f"{embeddings}.token_type_embeddings", whole_number(config, "type_vocab_size", 2)
+            ),
             *linear(table, d, times * p, projection, bias=True, repeat=ONE),
             *norm(f"{embeddings}.LayerNorm", components.EMBEDDING_NORM, bias=True, repeat=ONE),
             *_mobilebert_layer(config, width),

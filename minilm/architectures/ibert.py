@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilm.architectures.building_blocks import L, T, V, d, f
-from minilm.architectures.config_fields import size
+from minilm.architectures.config_fields import whole_number
 from minilm.ledger import components
 from minilm.ledger.layout import Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial
@@ -40,7 +40,7 @@ _MAPS: dict[str, tuple[Polynomial, Polynomial]] = {
 
 def buffers(config: Mapping[str, Any]) -> Tensors:
     """All of them, below the model's prefix."""
-    rows = (V, T, as_polynomial(size(config, "type_vocab_size", 2)))
+    rows = (V, T, as_polynomial(whole_number(config, "type_vocab_size", 2)))
     own = ("embeddings_act1", "embeddings_act2", "LayerNorm.activation", "output_activation")
     return (
         *(

@@ -291,7 +291,9 @@ def _encoder(
     """BERT's tables without positions, ``block``, and a masked language model's head."""
     tied = flag(config, "tie_word_embeddings", True)
     table = f"{prefix}embeddings.word_embeddings"
-    types = size(config, "type_vocab_size", 2 if prefix == "nomic_bert." else 1)
+    types = whole_number(config, "type_vocab_size", 2 if prefix == "nomic_bert." else 1)
+    has_types = types or config["model_type"] not in ("gte", "new")
+    type_table = (lookup(f"{prefix}embeddings.token_type_embeddings", types),)
     body = decoder(
         config,
         defaults,
@@ -299,7 +301,7 @@ def _encoder(
         *block,
         table=table,
         before=(
-            lookup(f"{prefix}embeddings.token_type_embeddings", types),
+            *(type_table if has_types else ()),
             *norm(f"{prefix}{gain}", components.EMBEDDING_NORM, bias=True, repeat=ONE),
         ),
         final_norm="",

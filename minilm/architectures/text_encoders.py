@@ -29,7 +29,7 @@ from minilm.architectures.task_heads import ROBERTA_CLASSES, TaskHeads, with_cla
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor, Tensors
-from minilm.ledger.symbols import ONE, ZERO, Polynomial, as_polynomial, symbol
+from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
 p = symbol("p")
 _BERT_HEAD = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm")
@@ -148,8 +148,8 @@ def _tables(config: Config, encoder: _Encoder, table: str, width: Polynomial) ->
         part = components.POSITION_EMBEDDING
         tables.append(lookup(f"{prefix}.position_embeddings", rows, part, width))
     if encoder.token_types is not None:
-        rows = _count(config, "type_vocab_size", encoder.token_types)
-        if rows != ZERO:
+        rows = whole_number(config, "type_vocab_size", encoder.token_types)
+        if rows or encoder.prefix != "deberta":
             tables.append(lookup(f"{prefix}.token_type_embeddings", rows, width=width))
     if width != d:
         part = components.EMBEDDING_PROJECTION
@@ -158,10 +158,6 @@ def _tables(config: Config, encoder: _Encoder, table: str, width: Polynomial) ->
         name = f"{encoder.prefix}.{encoder.norm}"
         tables += norm(name, components.EMBEDDING_NORM, bias=True, repeat=ONE)
     return tuple(tables)
-
-
-def _count(config: Config, name: str, default: int) -> Polynomial:
-    return as_polynomial(whole_number(config, name, default))
 
 
 def _head(encoder: _Encoder, width: Polynomial, *, tied: bool) -> Tensors:
