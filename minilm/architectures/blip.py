@@ -31,13 +31,15 @@ def layout(config: Config) -> Layout:
     fields = {**_TEXT, **text, "model_type": "bert", "tie_word_embeddings": tied}
     body = bert_layout({**fields, "architectures": None})
     seen = size(vision, "hidden_size", 768)  # whatever the text's encoder_hidden_size says
-    own = (t for t in body.tensors if "token_type" not in t.name)
+    own = tuple(t for t in body.tensors if "token_type" not in t.name)
+    sees = flag(text, "is_decoder", True)
+    tensors = (*own, *_cross_attention(seen)) if sees else own
     decoder = replace(
         body,
-        tensors=tuple(_inside(t) for t in (*own, *_cross_attention(seen))),
+        tensors=tuple(map(_inside, tensors)),
         buffers=(),
         ties=tuple((f"text_decoder.{a}", f"text_decoder.{b}") for a, b in body.ties),
-        attention=(*body.attention, *body.attention),
+        attention=(1 + sees) * body.attention,
         optional_prefix="",
     )
     symbols = vision_symbols(vision, width=768, depth=12, inner=3072, image=384, patch=16)

@@ -61,6 +61,7 @@ def layout(config: Config) -> Layout:
     variant = _VARIANTS[family]
     count = layers(config, "num_encoder_blocks", 4)
     widths = sizes(config, "hidden_sizes", variant.widths, count)
+    width = sizes(config, "hidden_sizes", variant.widths)[-1]  # of a stage that need not be there
     each = stages(depths(config, "depths", variant.depths, count), widths)
     is_pool = family == "poolformer"
     if not is_pool:
@@ -70,9 +71,9 @@ def layout(config: Config) -> Layout:
     body = joined(
         _embeddings(config, variant, each),
         *(_layers(config, variant, stage) for stage in each),
-        *(_last(variant, stage, stage is each[-1]) for stage in each),
+        *(_last(variant, stage, width, stage is each[-1]) for stage in each),
     )
-    width, whole = widths[-1], under(f"{family}.", body)
+    whole = under(f"{family}.", body)
     gain = norm("norm", width, components.FINAL_NORM) if is_pool else NOTHING
     images = joined(whole, gain, classifier(config, "classifier", width))
     classes = {"Model": body, IMAGES: images}
@@ -117,11 +118,12 @@ def _layers(config: Config, variant: _Variant, stage: Stage) -> Part:
     return in_layers(under(prefix, variant.layer(config, variant, stage)), stage.depth)
 
 
-def _last(variant: _Variant, stage: Stage, is_last: bool) -> Part:
+def _last(variant: _Variant, stage: Stage, width: int, is_last: bool) -> Part:
     name = variant.last.replace("{s}", f"{stage.number}")
-    if not name or (name == variant.last and not is_last):
+    is_single = name == variant.last
+    if not name or (is_single and not is_last):
         return NOTHING
-    return norm(name, stage.width, components.FINAL_NORM)
+    return norm(name, width if is_single else stage.width, components.FINAL_NORM)
 
 
 def _decode_head(config: Config, each: list[Stage]) -> Part:

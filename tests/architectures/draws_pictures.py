@@ -67,7 +67,7 @@ def _pyramid(random: Random, reduced: str, **more: Any) -> Config:
     """Stages with widths of their own: a heads' multiple."""
     count = random.randint(1, 4)
     heads = _numbers(random, count, 1, 3)
-    return {
+    config: Config = {
         "num_encoder_blocks": count,
         "hidden_sizes": [4 * each * random.randint(1, 3) for each in heads],
         "num_attention_heads": heads,
@@ -83,6 +83,9 @@ def _pyramid(random: Random, reduced: str, **more: Any) -> Config:
             **more,
         ),
     }
+    if count > 1 and _flag(random):
+        config["num_encoder_blocks"] -= 1  # the lists may be longer
+    return config
 
 
 def _segformer(random: Random) -> Config:
