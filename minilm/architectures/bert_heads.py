@@ -11,7 +11,7 @@ from typing import Any
 
 from minilm.architectures.bert_decoder import VARIANTS
 from minilm.architectures.bert_decoder import layout as language_model
-from minilm.architectures.building_blocks import d
+from minilm.architectures.building_blocks import d, f, norm
 from minilm.architectures.config_fields import flag
 from minilm.architectures.task_heads import (
     ROBERTA_CLASSES,
@@ -21,7 +21,8 @@ from minilm.architectures.task_heads import (
     with_class,
     without_head,
 )
-from minilm.ledger.layout import Layout, Role
+from minilm.ledger import components
+from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE
 
 _OTHERS: dict[str, dict[str, Any]] = {
@@ -50,9 +51,26 @@ def layout(config: Mapping[str, Any]) -> Layout:
     heads = TaskHeads(f"{VARIANTS[family].prefix}.", **_OTHERS.get(family, ROBERTA_CLASSES))
     if not flag(config, "summary_use_proj", True):
         heads = replace(heads, choice="")
+    by_labels = family == "electra" and flag(config, "summary_proj_to_labels", False)
+    heads = replace(heads, choice_by_labels=by_labels)
+    if family == "big_bird" and class_name_of(config).endswith("ForQuestionAnswering"):
+        body = without_head(with_class(result, {}, heads))
+        bare = (t for t in body.tensors if t.component != components.POOLER)
+        return replace(body, tensors=(*bare, *_big_bird_answers("qa_classifier")))
     if family == "electra" and class_name_of(config).endswith("ForPreTraining"):
         name = "discriminator_predictions.dense"
         body = without_head(with_class(result, {}, heads))
         found = head(f"{name}_prediction", ONE, role=Role.MULTIPLIED)
         return replace(body, tensors=(*body.tensors, *head(name, d, role=Role.MULTIPLIED), *found))
     return with_class(result, config, heads)
+
+
+def _big_bird_answers(name: str) -> tuple[Tensor, ...]:
+    """A feed-forward in front of the two places."""
+    part, gain = components.CLASSIFIER, f"{name}.output.LayerNorm"
+    return (
+        *head(f"{name}.intermediate.dense", f, role=Role.MULTIPLIED),
+        *head(f"{name}.output.dense", d, inputs=f, role=Role.MULTIPLIED),
+        *norm(gain, part, bias=True, repeat=ONE),
+        *head(f"{name}.qa_outputs", ONE + ONE, role=Role.MULTIPLIED),
+    )

@@ -35,7 +35,7 @@ _DEFAULTS = Defaults(32064, 32, (3072, 32, None, None), 8192, 4096)
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of Phi3ForCausalLM for a config.json."""
-    heads, num_layers = heads_and_layers(config, _DEFAULTS)
+    heads, num_layers = heads_and_layers(config, _DEFAULTS, rounds=True)
     first, second = pre_norms()
     return decoder(
         config,

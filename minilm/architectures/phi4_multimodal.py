@@ -10,10 +10,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from minilm.architectures.building_blocks import d
+from minilm.architectures.building_blocks import d, equal_heads
 from minilm.architectures.config_fields import flag, layers, size, sub_config
 from minilm.architectures.phi3 import layout as text_layout
-from minilm.architectures.vision_tower import W, matrix, once, siglip_tower, vector, vision_symbols
+from minilm.architectures.vision_tower import (
+    W,
+    Width,
+    matrix,
+    once,
+    siglip_tower,
+    vector,
+    vision_symbols,
+)
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import as_polynomial, symbol
@@ -34,6 +42,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "a": size(audio, "hidden_size", 1024),
         "z": layers(audio, "num_blocks", 24),
     }
+    equal_heads(vision, (1152, 16, None, None))  # which its pooling needs
     image = f"{_EMBED}.image_embed"
     tower = siglip_tower(
         f"{image}.img_processor",
@@ -99,14 +108,18 @@ def _conformer(block: str, config: Mapping[str, Any]) -> tuple[Tensor, ...]:
     depth = size(config, "depthwise_multiplier", 1) * a
     separable = size(config, "depthwise_separable_out_channel", 1024)
     kernel = size(config, "kernel_size", 3)
+    width, heads = size(config, "hidden_size", 1024), size(config, "num_attention_heads", 16)
+    queries = heads * size(config, "head_dim", max(1, width // heads))
+    inside: Width = a if queries == width else queries
     convolution = f"{block}.conv"
     return (
         *_feed_forward(f"{block}.feed_forward_in", inner),
         *(
             tensor
-            for name in ("q_proj", "k_proj", "v_proj", "o_proj")
-            for tensor in matrix(f"{block}.self_attn.{name}", (a, a), z)
+            for name in ("q_proj", "k_proj", "v_proj")
+            for tensor in matrix(f"{block}.self_attn.{name}", (inside, a), z)
         ),
+        *matrix(f"{block}.self_attn.o_proj", (a, inside), z),
         *vector(f"{convolution}.layer_norm", a, z),
         once(f"{convolution}.glu.b1", (1, outputs, 1), Role.ADDED, z),
         once(f"{convolution}.glu.b2", (1, outputs, 1), Role.ADDED, z),

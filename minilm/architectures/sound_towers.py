@@ -8,10 +8,20 @@ voxtral_realtime}`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from minilm.architectures.config_fields import Config, field_name, layers, size
-from minilm.architectures.vision_tower import Part, gain, heard, matrix, once, vector, without_bias
-from minilm.ledger.layout import Tensors
+from minilm.architectures.vision_tower import (
+    Part,
+    changed,
+    gain,
+    heard,
+    matrix,
+    once,
+    vector,
+    without_bias,
+)
+from minilm.ledger.layout import Tensor, Tensors
 from minilm.ledger.symbols import as_polynomial, symbol
 
 a, z, F, P = symbol("a"), symbol("z"), symbol("F"), symbol("P")
@@ -74,18 +84,22 @@ def _layers(name: str, names: Names) -> Tensors:
 
 
 def glmasr(config: Config, name: str) -> Part:
-    """Heads in groups, each with one key and value."""
+    """Heads in groups, each with one key and value; together they need not be as wide as the tower."""
     part = whisper(config, name, _LLAMA)
     heads = size(config, "num_attention_heads", 20)
     groups = size(config, "num_key_value_heads", heads)
-    if groups == heads:
-        return part
-    keys = as_polynomial(groups * (part.symbols["a"] // heads))
-    ends = (".k_proj.weight", ".v_proj.weight", ".v_proj.bias")
-    tensors = (
-        replace(t, shape=(keys, *t.shape[1:])) if t.name.endswith(ends) else t for t in part.tensors
-    )
-    return part._replace(tensors=tuple(tensors))
+    each = size(config, "head_dim", max(1, part.symbols["a"] // heads))
+    queries = a if heads * each == part.symbols["a"] else as_polynomial(heads * each)
+    keys = queries if groups == heads else as_polynomial(groups * each)
+    rows = {"q_proj": queries, "k_proj": keys, "v_proj": keys}
+
+    def sized(tensor: Tensor) -> dict[str, Any]:
+        kind = tensor.name.split(".")[-2]
+        if kind in rows:
+            return {"shape": (rows[kind], *tensor.shape[1:])}
+        return {"shape": (a, queries)} if tensor.name.endswith("o_proj.weight") else {}
+
+    return changed(part, sized)
 
 
 def _symbols(config: Config, depth: int = 32) -> dict[str, int]:

@@ -245,7 +245,7 @@ def exaone4_5(config: Config, name: str) -> Part:
     """Qwen2.5-VL's with grouped keys and values."""
     part = qwen2_5_vl(config, name)
     heads, keys = size(config, "num_heads", 16), size(config, "num_key_value_heads", 8)
-    rows = part.symbols["W"] + 2 * keys * (part.symbols["W"] // heads)
+    rows = (heads + 2 * keys) * max(1, part.symbols["W"] // heads)
     tensors = (
         replace(t, shape=(as_polynomial(rows), *t.shape[1:])) if ".attn.qkv." in t.name else t
         for t in part.tensors

@@ -304,6 +304,10 @@ def _phi4_multimodal(random: Random) -> Config:
         "nemo_conv_channels": random.randint(1, 9),
         "downsample_rate": random.randint(1, 2),
     }
+    if random.random() < 0.5:
+        audio["head_dim"] = random.randint(1, 9)
+    for part in (config, audio):  # one more is no multiple of the heads
+        part["hidden_size"] += random.randint(0, 1) if part["num_attention_heads"] > 1 else 0
     return config | {"vision_config": vision, "audio_config": audio}
 
 
@@ -693,7 +697,7 @@ DRAWS: dict[str, Draw] = {
     **{name: _bert() for name in BERT_DECODERS},
     "big_bird": _bert(use_bias=FLAG),
     "bert-generation": _bert(),
-    "electra": _bert(embedding_size=(3, 8), summary_use_proj=FLAG),
+    "electra": _bert(embedding_size=(3, 8), summary_use_proj=FLAG, summary_proj_to_labels=FLAG),
     "ernie": _bert(use_task_id=FLAG, task_type_vocab_size=range(1, 5)),
     "rembert": _bert(
         input_embedding_size=WIDTH,

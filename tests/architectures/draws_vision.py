@@ -312,7 +312,8 @@ def _sam(random: Random) -> Config:
 
 
 def _exaone4_5(random: Random) -> Config:
-    return _qwen_vl(random) | {"num_heads": 2, "hidden_size": 8, "num_key_value_heads": 1}
+    config = _qwen_vl(random) | {"num_heads": 2, "hidden_size": 8, "num_key_value_heads": 1}
+    return config | _maybe(random, hidden_size=random.randint(8, 11))
 
 
 def _glm_ocr(random: Random) -> Config:
@@ -409,7 +410,11 @@ def _glmasr(random: Random) -> Config:
     audio.pop("max_source_positions", None)
     audio["num_key_value_heads"] = random.choice([None, 1, audio["num_attention_heads"]])
     audio["intermediate_size"] = 4 * audio["hidden_size"]
-    return config | _maybe(random, tie_word_embeddings=_flag(random))
+    config |= _maybe(random, tie_word_embeddings=_flag(random))
+    audio |= _maybe(random, head_dim=2 * random.randint(1, 4))
+    if _flag(random):
+        audio["hidden_size"] += 1  # no multiple of the heads
+    return config
 
 
 def _voxtral(random: Random) -> Config:
@@ -476,7 +481,9 @@ def _blip(random: Random) -> Config:
     tower.pop("num_channels", None)
     config: Config = {"text_config": text_tower(random), "vision_config": tower}
     config["text_config"] |= _maybe(random, tie_word_embeddings=_flag(random))
-    return config | _maybe(random, tie_word_embeddings=_flag(random))
+    config |= _maybe(random, tie_word_embeddings=_flag(random))
+    config["text_config"] |= _maybe(random, is_decoder=_flag(random))
+    return config
 
 
 def _compass(random: Random) -> Config:
