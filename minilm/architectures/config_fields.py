@@ -45,8 +45,8 @@ def whole_number(config: Config, name: str, default: int) -> int:
 
 
 def layers(config: Config, name: str, default: int | None = None) -> int:
-    """A number of layers: a size that is small enough to list."""
-    value = size(config, name, default)
+    """A number of layers: a size that is small enough to list, and that null does not stand for."""
+    value = size(config, name, None if name in config else default)
     if value > LARGEST_LAYER_COUNT:
         raise ConfigError(f"config.json: {name}", f"{value}", f"at most {LARGEST_LAYER_COUNT}")
     return value

@@ -28,9 +28,10 @@ def with_mtp(
 
     Where not ``has_tables``, they use the model's embedding and head.
     """
-    if not whole_number(config, name, default):
+    number = whole_number(config, name, default)
+    if not number:
         return layout
-    number = layers(config, name, default)
+    layers({name: number}, name)
     check_expert_layers(layout, number)
     num_layers = layout.symbols["L"]
     at = range(num_layers, num_layers + number)

@@ -24,7 +24,14 @@ from minilm.architectures.config_fields import (
     whole_number,
 )
 from minilm.architectures.moe import group_of, read_experts
-from minilm.architectures.task_heads import class_name_of, is_body, undeclared_class
+from minilm.architectures.task_heads import (
+    C,
+    class_name_of,
+    head,
+    is_body,
+    number_of_classes,
+    undeclared_class,
+)
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor, Tensors
@@ -52,6 +59,9 @@ _VARIANTS = {
 }
 
 
+_CLASSIFIED = ("mt5", "t5", "umt5")
+
+
 def layout(config: Config) -> Layout:
     """The tensors of a class of these types for a config.json."""
     family = config["model_type"]
@@ -60,11 +70,10 @@ def layout(config: Config) -> Layout:
     named = layers(config, "num_layers", depth)
     # transformers' defaults are of the field before it takes its second name.
     num_layers = layers(config, "num_hidden_layers", named)
-    num_decoder = layers(
-        config,
-        "num_decoder_layers",
-        12 if family == "switch_transformers" else named,
-    )
+    if family != "switch_transformers" and config.get("num_decoder_layers") is None:
+        num_decoder = named
+    else:
+        num_decoder = layers(config, "num_decoder_layers", 12)
     symbols = {
         "V": size(config, "vocab_size", vocabulary),
         "L": num_decoder,
@@ -124,10 +133,31 @@ def _with_class(result: Layout, config: Config, encoder: Tensors, table: Tensor)
         return result
     if name.endswith("EncoderModel"):
         return replace(result, tensors=(table, *encoder), ties=result.ties[:1], attention=())
-    if not is_body(name):
+    bare = tuple(t for t in result.tensors if t.component != components.LM_HEAD)
+    body = replace(result, tensors=bare, ties=result.ties[:2])
+    if is_body(name):
+        return body
+    found = _classified(body, name, (table, *encoder))
+    if found is None or result.family not in _CLASSIFIED:
         raise undeclared_class(config)
-    body = tuple(t for t in result.tensors if t.component != components.LM_HEAD)
-    return replace(result, tensors=body, ties=result.ties[:2])
+    return replace(found, symbols={**result.symbols, "C": number_of_classes(config)})
+
+
+def _classified(body: Layout, name: str, encoder: Tensors) -> Layout | None:
+    """The body, or the encoder alone, with a classifier; None for another class."""
+    if name.endswith("ForQuestionAnswering"):
+        heads = head("qa_outputs", C, role=Role.MULTIPLIED)
+        return replace(body, tensors=(*body.tensors, *heads))
+    if name.endswith("ForTokenClassification"):
+        body = replace(body, tensors=encoder, ties=body.ties[:1], attention=())
+        heads = head("classifier", C)
+    elif name.endswith("ForSequenceClassification"):
+        heads = (*head("classification_head.dense", d), *head("classification_head.out_proj", C))
+    else:
+        return None
+    inside = (replace(t, name=f"transformer.{t.name}") for t in body.tensors)
+    ties = tuple((f"transformer.{a}", f"transformer.{b}") for a, b in body.ties)
+    return replace(body, tensors=(*inside, *heads), ties=ties)
 
 
 def _composers(config: Config) -> Tensors:
