@@ -37,6 +37,8 @@ class Model:
     texts: Mapping[str, str] = field(default_factory=dict)
     text_defaults: Mapping[str, Any] = field(default_factory=dict)
     bare_text: Mapping[str, Any] = field(default_factory=dict)
+    has_text_beside: bool = False  # in earlier configs, the fields of the text beside vision_config
+    earlier_text: str = ""  # what text_config was called
     bare_vision: Mapping[str, Any] = field(default_factory=dict)
     text_class: str = ""  # where it is not the text's language model alone
     changes: Callable[[Layout, Config], Layout] | None = None  # of the text, under its own names
@@ -82,11 +84,11 @@ def joined(text: Layout, family: str, *parts: Part) -> Layout:
 
 def text_layout(config: Config, model: Model) -> Layout:
     """The language model, under the names that it has in the larger one."""
-    given = config.get("text_config")
     fields = dict(sub_config(config, "text_config", model.text))
-    if given is None:
-        # Earlier configs have the text's fields beside the vision_config.
-        fields = {**model.bare_text, **config, "model_type": model.text}
+    if config.get("text_config") is None:
+        beside = config if model.has_text_beside else {}
+        named = sub_config(config, model.earlier_text, model.text) if model.earlier_text else {}
+        fields = {**model.bare_text, **beside, **named, "model_type": model.text}
     kind = fields.get("model_type") or model.text
     kind = model.texts.get(str(kind), kind)
     entry = MODEL_TYPES.get(str(kind))

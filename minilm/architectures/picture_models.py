@@ -210,6 +210,7 @@ PICTURES = {
         "hunyuan_vl_vision",
         projectors.no_projector,
         tower="vit",
+        has_text_beside=True,
         texts={"hunyuan_vl_text": "hunyuan_v1_dense"},
         text_tied=True,
     ),
@@ -301,6 +302,7 @@ PICTURES = {
         projectors.paddleocr,
         tower="visual.vision_model",
         between="mlp_AR",
+        has_text_beside=True,
         text_tied=True,
         texts={"paddleocr_vl_text": "ernie4_5", "paddleocr_vl": "ernie4_5"},
         text_defaults={
@@ -353,6 +355,7 @@ PICTURES = {
     "unlimited_ocr": replace(
         _DEEPSEEK_OCR2,
         text="unlimited_ocr_text",
+        earlier_text="language_config",
         vision="unlimited_ocr_vision",
         projector=projectors.unlimited_ocr,
         texts={"unlimited_ocr_text": "deepseek"},
