@@ -34,6 +34,9 @@ from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 Y, F, P, C = (symbol(letter) for letter in "YFPC")
 
 WHOLE = ("ForConditionalGeneration", "MTModel", "ForTextToText")
+# The rows of a classifier by default, and types that answer by two places in a text.
+_CLASSIFIERS = {"bart": 3, "bigbird_pegasus": 2, "mbart": 2, "mvp": 2, "plbart": 2}
+_ANSWERING = ("bart", "bigbird_pegasus", "led", "mbart", "mvp")
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class _Whole:
 
     ``positions`` are the field of the encoder's. ``logits_bias`` is a buffer. ``hears`` are the
     convolutions over sound that an encoder has for a token table, and ``more`` what else it has.
-    ``renamed`` are parts of names that it has otherwise. ``classes`` are the rows of a classifier
-    by default, 0 where none is declared. ``layers`` are the encoder's by default, 0 for the decoder's.
+    ``renamed`` are parts of names that it has otherwise. ``layers`` are the encoder's by default, 0 for
+    the decoder's.
     """
 
     positions: str = "max_position_embeddings"
@@ -52,7 +55,6 @@ class _Whole:
     more: Callable[[Config, str], Tensors] | None = None
     renamed: tuple[tuple[str, str], ...] = ()
     sparse: bool = False  # whether every few layers have experts
-    classes: int = 0
     layers: int = 0
 
 
@@ -103,7 +105,7 @@ def layout(config: Config) -> Layout:
     result = _renamed(result, whole)
     if whole.sparse:
         result = _with_experts(result, config)
-    return _with_class(result, config, prefix, whole)
+    return _with_class(result, config, prefix)
 
 
 def _frozen_positions(tensor: Tensor) -> Tensor:
@@ -271,7 +273,7 @@ def _big_bird(block: str, bias: bool) -> Tensors:
     return (*(tensor for pair in maps for tensor in pair), *output)
 
 
-def _with_class(result: Layout, config: Config, prefix: str, whole: _Whole) -> Layout:
+def _with_class(result: Layout, config: Config, prefix: str) -> Layout:
     name = class_name_of(config)
     if not name or name.endswith(WHOLE):
         return result
@@ -279,13 +281,13 @@ def _with_class(result: Layout, config: Config, prefix: str, whole: _Whole) -> L
     ties = tuple(pair for pair in result.ties if pair[0].startswith(prefix))
     if name.endswith("ForAudioClassification") and result.family == "whisper":
         return over_encoder(result, config)
-    if name.endswith("ForSequenceClassification") and whole.classes:
-        heads = (
-            *head("classification_head.dense", d),
-            *head("classification_head.out_proj", C),
-        )
-        symbols = {**result.symbols, "C": number_of_classes(config, whole.classes)}
+    if name.endswith("ForSequenceClassification") and result.family in _CLASSIFIERS:
+        heads = (*head("classification_head.dense", d), *head("classification_head.out_proj", C))
+        symbols = {**result.symbols, "C": number_of_classes(config, _CLASSIFIERS[result.family])}
         return replace(result, tensors=(*body, *heads), symbols=symbols, ties=ties, buffers=())
+    if name.endswith("ForQuestionAnswering") and result.family in _ANSWERING:
+        heads = head("qa_outputs", ONE + ONE, role=Role.MULTIPLIED)
+        return replace(result, tensors=(*body, *heads), ties=ties, buffers=())
     if not is_body(name):
         raise undeclared_class(config)
     return replace(
@@ -338,11 +340,9 @@ _SEAMLESS = _Whole(
     ),
 )
 _WHOLES = {
-    "bart": _Whole(classes=3),
     "blenderbot": _Whole(layers=2),
     "led": _Whole("max_encoder_position_embeddings"),
     "m2m_100": _Whole(logits_bias=False),
-    "mbart": _Whole(classes=2),
     "nllb-moe": _Whole(
         logits_bias=False,
         renamed=(

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from minilm.architectures import text_encoders
 from minilm.architectures.building_blocks import T, d, linear, norm
-from minilm.architectures.config_fields import Config, flag, size
+from minilm.architectures.config_fields import Config, flag, size, whole_number
 from minilm.architectures.encoder_layers import lookup
-from minilm.architectures.task_heads import class_name_of, undeclared_class
+from minilm.architectures.task_heads import TaskHeads, with_class
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
 from minilm.ledger.symbols import ONE, symbol
@@ -21,10 +21,12 @@ _BIASES = ("lm_head.bias", "lm_head.decoder.bias")
 
 
 def layout(config: Config) -> Layout:
-    """The tensors of LukeForMaskedLM for a config.json."""
-    name = class_name_of(config)
-    if name and not name.endswith("ForMaskedLM"):
-        raise undeclared_class(config)
+    """The tensors of a class of LUKE for a config.json."""
+    whole = _masked({**config, "architectures": None})
+    return with_class(whole, config, TaskHeads("luke."))
+
+
+def _masked(config: Config) -> Layout:
     tied = flag(config, "tie_word_embeddings", True)  # never the words' matrix
     text = text_encoders.layout({**config, "tie_word_embeddings": False})
     width = size(config, "entity_emb_size", 256)
@@ -50,6 +52,6 @@ def _entities(config: Config, *, is_narrow: bool) -> tuple[Tensor, ...]:
     return (
         *(linear(f"{name}.entity_embedding_dense", d, p, part, repeat=ONE) if is_narrow else ()),
         lookup(f"{name}.position_embeddings", T, components.POSITION_EMBEDDING),
-        lookup(f"{name}.token_type_embeddings", size(config, "type_vocab_size", 2)),
+        lookup(f"{name}.token_type_embeddings", whole_number(config, "type_vocab_size", 2)),
         *norm(f"{name}.LayerNorm", components.EMBEDDING_NORM, bias=True, repeat=ONE),
     )

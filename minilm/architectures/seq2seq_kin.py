@@ -24,21 +24,42 @@ from minilm.architectures.building_blocks import (
 from minilm.architectures.config_fields import Config, flag, layers, size, sub_config
 from minilm.architectures.early_models import layout as early_layout
 from minilm.architectures.gemma import layout as gemma_layout
-from minilm.architectures.task_heads import class_name_of, undeclared_class
+from minilm.architectures.task_heads import (
+    C,
+    class_name_of,
+    head,
+    number_of_classes,
+    undeclared_class,
+    without_head,
+)
 from minilm.architectures.vision_tower import Part, in_numbers
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 
 Y, F, T = symbol("Y"), symbol("F"), symbol("T")
+CLASSIFIED = ("ForSequenceClassification", "ForTokenClassification")
 
 
 def layout(config: Config) -> Layout:
     """The tensors of these types' ForConditionalGeneration for a config.json."""
-    name = class_name_of(config)
+    name, family = class_name_of(config), config["model_type"]
+    if (
+        name.endswith(CLASSIFIED)
+        and family == "t5gemma"
+        and flag(config, "is_encoder_decoder", True)
+    ):
+        return with_score(_t5gemma(config), config)
     if name and not name.endswith("ForConditionalGeneration"):
         raise undeclared_class(config)
-    return _LAYOUTS[config["model_type"]](config)
+    return _LAYOUTS[family](config)
+
+
+def with_score(whole: Layout, config: Config) -> Layout:
+    """With a classifier, of a text or of its tokens, in the language model's head's place."""
+    body, score = without_head(whole), head("score.out_proj", C, role=Role.MULTIPLIED)
+    symbols = {**whole.symbols, "C": number_of_classes(config)}
+    return replace(body, tensors=(*body.tensors, *score), symbols=symbols)
 
 
 def asked_by_token(tensor: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from minilm.architectures.building_blocks import d, read_heads
 from minilm.architectures.config_fields import Config, flag, sub_config
 from minilm.architectures.gemma import layout as gemma
 from minilm.architectures.joint_text import joined
+from minilm.architectures.seq2seq_kin import CLASSIFIED, with_score
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.towers import tower
 from minilm.architectures.vision_tower import Part, W, gain, in_numbers, once, projector
@@ -30,10 +31,16 @@ _HEAD, _END = "lm_head.out_proj.weight", "embed_tokens.eoi_embedding"
 
 
 def layout(config: Config) -> Layout:
-    """The tensors of T5Gemma2ForConditionalGeneration for a config.json."""
+    """The tensors of T5Gemma2ForConditionalGeneration, or of its classifiers, for a config.json."""
     name = class_name_of(config)
+    if name.endswith(CLASSIFIED):
+        return with_score(_whole(config), config)
     if name and not name.endswith(WITH_ENCODERS):
         raise undeclared_class(config)
+    return _whole(config)
+
+
+def _whole(config: Config) -> Layout:
     tied = flag(config, "tie_word_embeddings", True)
     fields = sub_config(config, "encoder")
     encoder = _stack(sub_config(fields, "text_config"), "encoder", tied)

@@ -1,7 +1,8 @@
 """The head on a model's body, which `architectures` in a config.json names.
 
 transformers saves a body alone (LlamaModel), with its language model head (LlamaForCausalLM), or with a
-classifier `score` (LlamaForSequenceClassification), and the layouts here are of the second.
+classifier (LlamaForSequenceClassification), and the layouts here are of the second. Which decoders have
+which: MODEL_FOR_*_MAPPING_NAMES in huggingface/transformers `models/auto/modeling_auto.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from reprlib import repr as shortened
 from typing import Any
 
-from minilm.architectures.config_fields import size
+from minilm.architectures.config_fields import flag, size
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -23,8 +24,31 @@ WITH_ENCODERS = "ForConditionalGeneration"
 CAUSAL = ("ForCausalLM", "LMHeadModel", "BertGenerationDecoder", "XLMWithLMHeadModel")
 # Types whose config.json names the body where the files have the head: ChatGLM's class holds it.
 _HEAD_IN_BODY = ("aquila", "chatglm")
-# Types of language models whose classifiers are of several tensors, which are not declared.
-_OTHER_HEADS = ("modernbert-decoder",)
+# The types whose tokens have classes, by the name of the classifier.
+_OF_TOKENS = {
+    "score": (
+        "apertus arcee axk1 axk2 deepseek_v3 diffllama exaone4 gemma gemma2 glm glm4 gpt_oss helium llama "
+        "minimax ministral ministral3 mistral mistral4 mixtral nemotron persimmon phi phi3 qwen2 qwen2_moe "
+        "qwen3 qwen3_5 qwen3_asr qwen3_moe qwen3_next seed_oss smollm3 stablelm starcoder2"
+    ),
+    "classifier": (
+        "biogpt bloom falcon flaubert gpt2 gpt_bigcode gpt_neo gpt_neox modernvbert mpt ultravbert xlm xlnet"
+    ),
+}
+# Those that answer by two places in a text, by the body's name in the place of the language model's.
+_ANSWERING = {
+    "transformer.": (
+        "arcee diffllama exaone4 llama ministral nemotron qwen2 qwen3 qwen3_moe qwen3_next seed_oss smollm3"
+    ),
+    "": (
+        "bloom falcon flaubert gpt2 gpt_neo gpt_neox gptj minimax ministral3 mistral mixtral mpt opt "
+        "qwen2_moe xlm xlnet"
+    ),
+}
+_SUMMARIZING = ("flaubert", "xlm", "xlnet")  # a text by a map in front of its classifier
+_LARGER = ("modernvbert", "qwen3_5", "qwen3_asr", "ultravbert")  # with such classifiers themselves
+# Types whose classifiers stand behind what their language model's head has in front of its matrix.
+_BEHIND = {"modernbert-decoder": "lm_head.", "modernvbert": "projection_head.", "ultravbert": ""}
 _OTHER_MODELS = re.compile("For[A-Z]|Heads")
 C, d = symbol("C"), symbol("d")  # classes
 
@@ -56,6 +80,7 @@ class TaskHeads:
     order_by_labels: bool = False  # whether its rows are those of `id2label`, not two
     language: tuple[str, ...] = ("ForMaskedLM",)
     choice: str = ""  # of several texts: a matrix in the pooler's place
+    choice_by_labels: bool = False  # whether its rows are those of `id2label`
     keeps_pooler: bool = False  # in each class
     answers_are_two: bool = False  # whatever `id2label` says
     before: tuple[Tensor, ...] = ()  # in front of every classifier, as of the language model's head
@@ -99,18 +124,81 @@ def with_task_head(
         return layout if not architecture or architecture.endswith(CAUSAL) else None
     if not architecture or architecture.endswith(LANGUAGE_MODELS):
         return layout
-    body = without_head(layout)
     if is_body(architecture):
-        return layout if layout.family in _HEAD_IN_BODY else body
-    if architecture.endswith("ForSequenceClassification") and layout.family not in _OTHER_HEADS:
-        name = "classifier.weight" if layout.family == "ctrl" else "score.weight"
-        score = Tensor(name, (C, d), components.CLASSIFIER, Role.MULTIPLIED)
-        return replace(
-            body,
-            tensors=(*body.tensors, score),
-            symbols={**layout.symbols, "C": number_of_classes(config)},
-        )
-    return None
+        return layout if layout.family in _HEAD_IN_BODY else without_head(layout)
+    return _with_classifier(layout, config)
+
+
+def _with_classifier(layout: Layout, config: Mapping[str, Any]) -> Layout | None:
+    """A decoder's with the classifier of the class that config.json names; None for one that is not known."""
+    name, family, body = class_name_of(config), layout.family, without_head(layout)
+    symbols = {**layout.symbols, "C": number_of_classes(config)}
+    answers = "ForQuestionAnsweringSimple" if family in _SUMMARIZING else "ForQuestionAnswering"
+    if name.endswith(("ForSequenceClassification", "ForMultipleChoice")):
+        own = _of_text(layout, config)
+    elif name.endswith("ForTokenClassification"):
+        found = _named_for(family, _OF_TOKENS)
+        bias = found != "score" or flag(config, "token_classification_bias", True)
+        own = (*_in_front(layout), *_per_token(found, layout, bias=bias)) if found else ()
+    elif name.endswith(answers) and (prefix := _named_for(family, _ANSWERING)) is not None:
+        body = _renamed(body, prefix) if prefix else body
+        own = _per_token("qa_outputs", layout)
+        if family not in ("gptj", *_SUMMARIZING):
+            symbols["C"] = 2  # whatever `id2label` says
+    else:
+        own = ()
+    return replace(body, tensors=(*body.tensors, *own), symbols=symbols) if own else None
+
+
+def _named_for(family: str, names: Mapping[str, str]) -> str | None:
+    """The name whose types have this one."""
+    return next((name for name, types in names.items() if family in types.split()), None)
+
+
+def _of_text(layout: Layout, config: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """The classifier of a text, or of one of several; empty where it is not known."""
+    family, is_choice = layout.family, class_name_of(config).endswith("ForMultipleChoice")
+    if family in _SUMMARIZING:
+        return _of_summary(config, family, is_choice=is_choice)
+    if is_choice:
+        return ()
+    if family in _BEHIND:
+        bias = family != "modernbert-decoder" or flag(config, "classifier_bias", False)
+        return (*_in_front(layout), *_per_token("classifier", layout, bias=bias))
+    return _per_token("classifier" if family == "ctrl" else "score", layout, bias=False)
+
+
+def _in_front(layout: Layout) -> tuple[Tensor, ...]:
+    """A dense map and a norm, under the name that they have in front of a classifier."""
+    name = _BEHIND.get(layout.family)
+    inside = (t for t in layout.tensors if name and t.name.startswith(name))
+    return tuple(replace(t, name=f"head.{t.name.removeprefix(name or '')}") for t in inside)
+
+
+def _of_summary(config: Mapping[str, Any], family: str, *, is_choice: bool) -> tuple[Tensor, ...]:
+    """XLM's and XLNet's: a map of a text to classes, or as wide as the model, and for some one behind it."""
+    by_labels = flag(config, "summary_proj_to_labels", family != "xlnet")
+    uses_map = flag(config, "summary_use_proj", True)
+    summary = head("sequence_summary.summary", C if by_labels else d) if uses_map else ()
+    if family == "xlnet":
+        return (*summary, *head("logits_proj", ONE if is_choice else C))
+    return (*summary, *head("logits_proj", ONE, inputs=C)) if is_choice else summary
+
+
+def _per_token(name: str, layout: Layout, *, bias: bool = True) -> tuple[Tensor, ...]:
+    """A map of each token to classes, from OPT's tables' width where that is another."""
+    inputs = symbol("p") if layout.family == "opt" and "p" in layout.symbols else d
+    found = head(name, C, inputs=inputs, role=Role.MULTIPLIED)
+    return found if bias else found[:1]
+
+
+def _renamed(body: Layout, prefix: str) -> Layout:
+    """The body under another name than `model.`."""
+    tensors, buffers = (
+        tuple(replace(t, name=t.name.replace("model.", prefix, 1)) for t in each)
+        for each in (body.tensors, body.buffers)
+    )
+    return replace(body, tensors=tensors, buffers=buffers)
 
 
 def number_of_classes(config: Mapping[str, Any], default: int = 2) -> int:
@@ -160,8 +248,10 @@ def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> L
     if name.endswith("ForNextSentencePrediction") and heads.order:
         return replace(body, tensors=(*bare, *own, *pairs), symbols=symbols)
     if name.endswith("ForMultipleChoice"):
-        own = head(heads.choice, d) if heads.choice else own
-        return replace(body, tensors=(*bare, *own, *head("classifier", ONE)))
+        rows = C if heads.choice_by_labels else d
+        own = head(heads.choice, rows) if heads.choice else own
+        symbols = labels if rows == C else symbols
+        return replace(body, tensors=(*bare, *own, *head("classifier", ONE)), symbols=symbols)
     symbols = labels
     if name.endswith("ForSequenceClassification"):
         if heads.dense:
@@ -186,9 +276,12 @@ def whole_or_body(layout: Layout, config: Mapping[str, Any], ending: str = WITH_
     name = class_name_of(config)
     if is_body(name):
         return without_head(layout)
-    if name and not name.endswith(ending):
+    if not name or name.endswith(ending):
+        return layout
+    classified = _with_classifier(layout, config) if layout.family in _LARGER else None
+    if classified is None:
         raise undeclared_class(config)
-    return layout
+    return classified
 
 
 def undeclared_class(config: Mapping[str, Any]) -> UndeclaredClassError:

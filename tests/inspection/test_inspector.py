@@ -468,11 +468,11 @@ def test_a_classifier_has_a_score_in_place_of_the_head(tmp_path: Path) -> None:
 
 
 def test_a_head_that_is_not_declared_leaves_the_file_counted(tmp_path: Path) -> None:
-    write_llama(tmp_path, architectures=["LlamaForQuestionAnswering"])
+    write_llama(tmp_path, architectures=["LlamaForMultipleChoice"])
     report = minilm.inspect(tmp_path)
     assert report.formula is None
     assert any(
-        "no formula for the head of LlamaForQuestionAnswering" in note for note in report.notes
+        "no formula for the head of LlamaForMultipleChoice" in note for note in report.notes
     )
 
 
