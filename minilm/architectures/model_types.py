@@ -64,7 +64,7 @@ _BY_CLASS = {
     "image_text": (
         "aria aya_vision cohere2_vision cohere_compass deepseek_ocr2 deepseek_vl deepseek_vl_hybrid "
         "exaone4_5 florence2 glm46v glm4v glm4v_moe glm_ocr glmga got_ocr2 granite_docling hunyuan_vl "
-        "hyperclovax_vision_v2 idefics2 idefics3 internvl janus lfm2_vl lfm3_vl lighton_ocr llava "
+        "hyperclovax_vision_v2 idefics2 idefics3 internvl janus kimi_k25 lfm2_vl lfm3_vl lighton_ocr llava "
         "llava_next llava_next_video llava_onevision minicpm_ocr minicpmv4_6 minicpmv4_7 minimax_m3_vl "
         "mistral3 modernvbert nemotron_h_omni ovis2 paddleocr_vl paligemma pp_chart2table "
         "qwen2_5_omni_thinker qwen2_5_vl qwen2_vl qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe smolvlm "
@@ -155,7 +155,7 @@ REMOTE_TYPES: dict[str, ModelType] = {
     "stablelm_epoch": ModelType("stablelm", same_as="stablelm"),
     "step1": ModelType("remote_llama"),
     "step3_text": ModelType("step3"),
-    "step3_vl": ModelType("step3", text_of="step3_text"),
+    "step3_vl": ModelType("step3", text_of="step3_text", whole="step3_vl"),
     "telechat": ModelType("telechat"),
     "xverse": ModelType("remote_llama", gguf="xverse"),
 }
@@ -224,7 +224,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "falcon": ModelType("falcon", gguf="falcon"),
     "falcon_h1": ModelType("bamba", gguf="falcon-h1"),
     "falcon_mamba": ModelType("mamba", gguf="mamba"),
-    "flaubert": ModelType("early_models", causal_only=True),
+    "flaubert": ModelType("early_models"),
     "flex_olmo": ModelType("olmo"),
     "flint": ModelType("sparse_kin"),
     "fuyu": ModelType("gpt_like", by_class=True),
@@ -232,7 +232,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "gemma2": ModelType("gemma", gguf="gemma2", missing=_GEMMA2),
     "gemma3": ModelType("gemma3", missing=_GEMMA2),
     "gemma3_text": ModelType("gemma", gguf="gemma3", missing=_GEMMA2),
-    "gemma3n": ModelType("gemma3n", text_of="gemma3n_text"),
+    "gemma3n": ModelType("gemma3n", text_of="gemma3n_text", whole="gemma3n_multimodal"),
     "gemma3n_text": ModelType("gemma3n", gguf="gemma3n"),
     "gemma4": ModelType("gemma3n", text_of="gemma4_text", whole="gemma4_multimodal"),
     "gemma4_text": ModelType("gemma3n", gguf="gemma4"),
@@ -363,10 +363,10 @@ MODEL_TYPES: dict[str, ModelType] = {
     "vaultgemma": ModelType("gemma"),
     "whisper": _BART,
     "xglm": ModelType("bart_decoder"),
-    "xlm": ModelType("early_models", causal_only=True),
+    "xlm": ModelType("early_models"),
     "xlm-roberta": _BERT,
     "xlm-roberta-xl": _BERT,
-    "xlnet": ModelType("early_models", causal_only=True),
+    "xlnet": ModelType("early_models"),
     "xlstm": ModelType("xlstm"),
     "xmod": _BERT,
     "youtu": ModelType("deepseek", gguf="deepseek2"),

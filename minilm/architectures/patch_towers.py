@@ -1,6 +1,7 @@
-"""Towers of one model each: LFM3-VL's with convolutions, Hunyuan-VL's, MiniMax-M3's, and C-RADIO.
+"""Towers of one model each: LFM3-VL's with convolutions, Hunyuan-VL's, Kimi's, MiniMax-M3's, C-RADIO.
 
-Names, shapes and defaults: huggingface/transformers `models/{lfm3_vl,hunyuan_vl,minimax_m3_vl,radio}`.
+Names, shapes and defaults: huggingface/transformers `models/{lfm3_vl,hunyuan_vl,kimi_k25,minimax_m3_vl,
+radio}`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from minilm.architectures.config_fields import (
     layers,
     quotient,
     scaled_size,
+    sides,
     size,
 )
 from minilm.architectures.moe import LayerGroup, groups_by_value
@@ -115,6 +117,35 @@ def hunyuan_vl(config: Config, name: str) -> Part:
         ),
     )
     return Part(tensors, tower_symbols(config, 1152, 27, 4304))
+
+
+def kimi_k25(config: Config, name: str) -> Part:
+    """MoonViT over the frames of a video: learned positions of a square, computed ones of time."""
+    block, embed = f"{name}.encoder.blocks.{{i}}", f"{name}.patch_embed"
+    height, width = sides(config, "patch_size", 14)
+    rows, columns = size(config, "pos_emb_height", 64), size(config, "pos_emb_width", 64)
+    tensors = (
+        *matrix(f"{embed}.proj", (W, 3, height, width)),
+        once(f"{embed}.pos_emb.weight", (rows, columns, W)),
+        *vector(f"{block}.norm0", W, Y),
+        *vector(f"{block}.norm1", W, Y),
+        *matrix(f"{block}.wqkv", (3 * W, W), Y),
+        *matrix(f"{block}.wo", (W, W), Y),
+        *matrix(f"{block}.mlp.fc0", (F, W), Y),
+        *matrix(f"{block}.mlp.fc1", (W, F), Y),
+        *vector(f"{name}.encoder.final_layernorm", W),
+    )
+    return Part(tensors, tower_symbols(config, 1152, 27, 4304))
+
+
+def kimi_k25_projector(config: Config, vision: Config, name: str) -> Tensors:
+    down, across = sides(vision, "merge_kernel_size", (2, 2))
+    merged = down * across * W
+    return (
+        *vector(f"{name}.pre_norm", size(config, "projection_hidden_size", 1152)),
+        *matrix(f"{name}.proj.0", (merged, merged)),
+        *matrix(f"{name}.proj.2", (d, merged)),
+    )
 
 
 def minimax_m3(config: Config, name: str) -> Part:

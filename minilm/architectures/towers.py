@@ -217,6 +217,7 @@ TOWERS: dict[str, Callable[[Config, str], Part]] = {
     "idefics3_vision": _idefics3,
     "internvl_vision": _internvl,
     "janus_vision_model": siglip_towers.janus,
+    "kimi_k25_vision": patch_towers.kimi_k25,
     "lfm3_vl_vision": patch_towers.lfm3_vl,
     "minicpm_ocr_vision": siglip_towers.minicpm,
     "minicpmv4_6_vision": siglip_towers.minicpm,

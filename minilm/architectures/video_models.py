@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from minilm.architectures import image_projectors as projectors
-from minilm.architectures import sound_towers
+from minilm.architectures import patch_towers, sound_towers
 from minilm.architectures.building_blocks import s
 from minilm.architectures.config_fields import Config, sub_config
 from minilm.architectures.decoder import BLOCK, MLP
@@ -154,6 +154,15 @@ VIDEOS = {
         between="model.vision_projector",
         head=_BELOW,
     ),
+    "kimi_k25": Model(
+        "deepseek_v3",
+        "kimi_k25_vision",
+        patch_towers.kimi_k25_projector,
+        tower="vision_tower",
+        between="mm_projector",
+        inside="language_model.",
+        texts={"kimi_k2": "deepseek_v3"},
+    ),
     "minimax_m3_vl": Model(
         "minimax_m3_vl_text",
         "minimax_m3_vl_vision",
@@ -194,12 +203,13 @@ VIDEOS = {
     ),
     "qwen2_5_vl": replace(
         _QWEN2_VL,
+        has_text_beside=True,
         text_tied=False,
         text="qwen2_5_vl_text",
         vision="qwen2_5_vl_vision",
         texts={"qwen2_5_vl_text": "qwen2", "qwen2_5_vl": "qwen2"},
     ),
-    "qwen2_vl": replace(_QWEN2_VL, text_tied=False),
+    "qwen2_vl": replace(_QWEN2_VL, has_text_beside=True, text_tied=False),
     "qwen3_5": replace(
         _QWEN3_VL, text="qwen3_5_text", vision="qwen3_5_vision", texts={}, text_defaults={}
     ),

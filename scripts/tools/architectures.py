@@ -35,11 +35,10 @@ classifier, alone, or whole. A class that is not declared is counted from its fi
 0.1.0. A model_type that is not is read as another by `minilm inspect --as TYPE`; where the fields of a
 config.json are those of a declared one, the error offers that.
 
-Of the 189 types of causal language models that transformers 5.23 has, seven are not declared: gemma3n as a
-whole, gemma4_assistant, gemma4_unified_assistant, musicgen, musicgen_melody, qwen4_exp and qwen4_exp_text. It
-builds none of them from its own defaults: the tower of the first is a network of timm's, the others' defaults
-are of sizes that it refuses or lacks. The seven that 5.24 adds are declared. `make agree` lists what is not,
-and what a newer transformers adds.
+Of the 189 types of causal language models that transformers 5.23 has, six are not declared: gemma4_assistant,
+gemma4_unified_assistant, musicgen, musicgen_melody, qwen4_exp and qwen4_exp_text. It builds none of them from
+its own defaults, which are of sizes that it refuses or lacks. The seven that 5.24 adds are declared. `make
+agree` lists what is not, and what a newer transformers adds.
 
 - counted: names, shapes, formula, components, memory, active parameters; "language model" is the part of a
   larger model that is declared

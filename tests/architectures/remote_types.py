@@ -167,6 +167,29 @@ model.layers.1.share_expert.down_proj.weight 8 7
 """
     + MLP.replace("*", "0")
 )
+STEP3_VISION = """
+vision_model.embeddings.class_embedding 1 6
+vision_model.embeddings.patch_embedding.weight 6 3 4 4
+vision_model.embeddings.patch_embedding.bias 6
+vision_model.embeddings.position_embedding.weight 10 6
+vision_model.transformer.layers.0.self_attn.qkv_proj.weight 18 6
+vision_model.transformer.layers.0.self_attn.qkv_proj.bias 18
+vision_model.transformer.layers.0.self_attn.out_proj.weight 6 6
+vision_model.transformer.layers.0.self_attn.out_proj.bias 6
+vision_model.transformer.layers.0.layer_norm1.weight 6
+vision_model.transformer.layers.0.layer_norm1.bias 6
+vision_model.transformer.layers.0.mlp.fc1.weight 5 6
+vision_model.transformer.layers.0.mlp.fc1.bias 5
+vision_model.transformer.layers.0.mlp.fc2.weight 6 5
+vision_model.transformer.layers.0.mlp.fc2.bias 6
+vision_model.transformer.layers.0.layer_norm2.weight 6
+vision_model.transformer.layers.0.layer_norm2.bias 6
+vit_downsampler.weight 7 6 2 2
+vit_downsampler.bias 7
+vit_downsampler2.weight 14 7 3 3
+vit_downsampler2.bias 14
+vit_large_projector.weight 8 14
+"""
 STEP3_FIELDS: Config = SIZES | {
     "head_dim": 3,
     "share_q_dim": 5,
@@ -1070,7 +1093,28 @@ model.norm.bias 8
     ],
     "step3_text": [Case("vllm-project/vllm models/step3_text.py", STEP3_FIELDS, STEP3, 12)],
     "step3_vl": [
-        Case("vllm-project/vllm models/step3_text.py", {"text_config": STEP3_FIELDS}, STEP3, 12)
+        Case("vllm-project/vllm models/step3_text.py", {"text_config": STEP3_FIELDS}, STEP3, 12),
+        *(
+            Case(
+                "vllm-project/vllm models/step3_vl.py",
+                {
+                    "architectures": ["Step3VLForConditionalGeneration"],
+                    "text_config": STEP3_FIELDS,
+                    "vision_config": {
+                        "hidden_size": 6,
+                        "intermediate_size": 5,
+                        "output_hidden_size": 7,
+                        "num_hidden_layers": 1,
+                        "image_size": 12,
+                        "patch_size": 4,
+                    },
+                }
+                | ({} if bias else {"projector_bias": False}),
+                STEP3 + STEP3_VISION + bias,
+                12,
+            )
+            for bias in ("vit_large_projector.bias 8", "")
+        ),
     ],
     "telechat": [
         Case(

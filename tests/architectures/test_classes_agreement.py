@@ -126,6 +126,25 @@ def test_both_places_of_a_tie_mean_what_they_mean_there(model_type: str, class_n
             assert tied_names(layout.ties) == ties(model), (whole, text)
 
 
+@pytest.mark.parametrize(("model_type", "class_name"), JOINT)
+def test_a_text_that_is_null_has_the_fields_that_it_has_there(
+    model_type: str, class_name: str
+) -> None:
+    """Those of Qwen2-VL, for one, may stand beside the tower's; LLaVA's may not."""
+    reason = UNBUILT.get(class_name) or UNBUILT.get(model_type)
+    if reason:
+        pytest.skip(reason)
+    fields = {"model_type": model_type, "text_config": None, "vocab_size": 77}
+    assert_class_agrees(class_name, fields)
+
+
+def test_a_table_of_no_token_types_is_there_where_it_is_there() -> None:
+    for model_type, (classes, draw) in CLASS_DRAWS.items():
+        if getattr(transformers.CONFIG_MAPPING[model_type], "type_vocab_size", None):
+            config = {"model_type": model_type} | draw(Random(0)) | {"type_vocab_size": 0}
+            assert_class_agrees(classes[0], config)
+
+
 @pytest.mark.parametrize(("model_type", "class_name"), CLASSES)
 def test_the_record_is_what_is_built(model_type: str, class_name: str) -> None:
     model = build_class(class_name, drawn_class(model_type, class_name))

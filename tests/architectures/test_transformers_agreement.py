@@ -17,6 +17,7 @@ import pytest
 from minilm.architectures import layout_of
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.costs.memory import kv_cache_elements
+from minilm.errors import ConfigError
 from minilm.formats.safetensors import read_header
 from minilm.inspection.names import current_name
 from minilm.ledger.layout import Layout
@@ -175,6 +176,18 @@ def test_random_configs_agree_name_by_name(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("model_type", DRAWS)
+def test_a_number_of_layers_that_is_null(model_type: str) -> None:
+    config = drawn(model_type) | {"num_hidden_layers": None}
+    try:
+        model = build(config)
+    except Exception:  # transformers' own, of many kinds
+        with pytest.raises(ConfigError):
+            layout_of(config)
+    else:
+        assert_agrees(model, layout_of(config))
+
+
+@pytest.mark.parametrize("model_type", DRAWS)
 def test_the_record_is_what_is_built(model_type: str) -> None:
     model = build(drawn(model_type))
     recorded = json.loads(PATH.read_text(encoding="utf-8"))[model_type]
@@ -218,6 +231,7 @@ RUNS_WITH: dict[str, Config] = {
     "phi": {"partial_rotary_factor": 1.0},
     "prophetnet": {"max_position_embeddings": 8, "num_buckets": 8},
     "stablelm": {"partial_rotary_factor": 1.0},
+    "xlm": {"is_decoder": True},
     "xlstm": {"weight_mode": "single"},  # the initial weights of the other are of a wrong size
     "xmod": {"default_language": "en_XX"},
 }
