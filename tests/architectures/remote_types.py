@@ -167,6 +167,65 @@ model.layers.1.share_expert.down_proj.weight 8 7
 """
     + MLP.replace("*", "0")
 )
+KIMI_FIELDS: Config = {
+    "tie_word_embeddings": False,
+    "projection_hidden_size": 7,
+    "text_config": SIZES
+    | {
+        "model_type": "kimi_k2",
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "first_k_dense_replace": 2,
+        "q_lora_rank": None,
+        "kv_lora_rank": 4,
+        "qk_rope_head_dim": 2,
+        "qk_nope_head_dim": 3,
+        "v_head_dim": 5,
+        "num_nextn_predict_layers": 0,
+    },
+    "vision_config": {
+        "hidden_size": 6,
+        "intermediate_size": 5,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 3,
+        "patch_size": 2,
+        "pos_emb_height": 3,
+        "pos_emb_width": 4,
+        "merge_kernel_size": [2, 1],
+    },
+}
+KIMI_VISION = """
+vision_tower.patch_embed.proj.weight 6 3 2 2
+vision_tower.patch_embed.proj.bias 6
+vision_tower.patch_embed.pos_emb.weight 3 4 6
+vision_tower.encoder.blocks.0.norm0.weight 6
+vision_tower.encoder.blocks.0.norm0.bias 6
+vision_tower.encoder.blocks.0.norm1.weight 6
+vision_tower.encoder.blocks.0.norm1.bias 6
+vision_tower.encoder.blocks.0.wqkv.weight 18 6
+vision_tower.encoder.blocks.0.wqkv.bias 18
+vision_tower.encoder.blocks.0.wo.weight 6 6
+vision_tower.encoder.blocks.0.wo.bias 6
+vision_tower.encoder.blocks.0.mlp.fc0.weight 5 6
+vision_tower.encoder.blocks.0.mlp.fc0.bias 5
+vision_tower.encoder.blocks.0.mlp.fc1.weight 6 5
+vision_tower.encoder.blocks.0.mlp.fc1.bias 6
+vision_tower.encoder.final_layernorm.weight 6
+vision_tower.encoder.final_layernorm.bias 6
+mm_projector.pre_norm.weight 7
+mm_projector.pre_norm.bias 7
+mm_projector.proj.0.weight 12 12
+mm_projector.proj.0.bias 12
+mm_projector.proj.2.weight 8 12
+mm_projector.proj.2.bias 8
+"""
+KIMI_ATTENTION = """
+model.layers.*.self_attn.q_proj.weight 10 8
+model.layers.*.self_attn.kv_a_proj_with_mqa.weight 6 8
+model.layers.*.self_attn.kv_a_layernorm.weight 4
+model.layers.*.self_attn.kv_b_proj.weight 16 4
+model.layers.*.self_attn.o_proj.weight 8 10
+"""
 STEP3_VISION = """
 vision_model.embeddings.class_embedding 1 6
 vision_model.embeddings.patch_embedding.weight 6 3 4 4
@@ -764,6 +823,14 @@ transformer.h.*.mlp.c_proj.weight 6 8
 transformer.h.*.mlp.c_proj.bias 8
 """,
             32,
+        )
+    ],
+    "kimi_k25": [
+        Case(  # the names from which it converts them; those that it saves are not
+            "huggingface/transformers conversion_mapping.py",
+            KIMI_FIELDS,
+            within("language_model", OUTSIDE + NORMS + KIMI_ATTENTION + MLP) + KIMI_VISION,
+            12,
         )
     ],
     "mimo": [

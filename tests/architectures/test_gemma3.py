@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from minilm.architectures import layout_of
 from minilm.costs.flops import flops_per_token
 from minilm.costs.gguf_types import gguf_bytes
 from minilm.errors import ConfigError
+from tests.architectures.remote_types import KIMI_FIELDS
 
 TINY: dict[str, Any] = {
     "model_type": "gemma3",
@@ -179,3 +181,11 @@ def test_kimi_k2_is_deepseek_v3() -> None:
     kimi = layout_of({"model_type": "kimi_k2", **fields})
     assert (kimi.count(), kimi.count(active=True)) == (1_026_408_209_408, 32_861_477_888)
     assert kimi.count() == layout_of({"model_type": "deepseek_v3", **fields}).count()
+
+
+def test_kimi_with_images_is_as_large(transformers: Any) -> None:
+    """Its names are those of its files; what transformers saves has others, which nothing reads."""
+    config = transformers.Kimi_K25Config(**copy.deepcopy(KIMI_FIELDS))
+    with torch.device("meta"):
+        model = transformers.Kimi_K25ForConditionalGeneration._from_config(config)
+    assert layout_of({"model_type": "kimi_k25", **KIMI_FIELDS}).count() == model.num_parameters()

@@ -471,9 +471,7 @@ def test_a_head_that_is_not_declared_leaves_the_file_counted(tmp_path: Path) -> 
     write_llama(tmp_path, architectures=["LlamaForMultipleChoice"])
     report = minilm.inspect(tmp_path)
     assert report.formula is None
-    assert any(
-        "no formula for the head of LlamaForMultipleChoice" in note for note in report.notes
-    )
+    assert any("no formula for the head of LlamaForMultipleChoice" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
