@@ -138,7 +138,8 @@ def _with_classifier(layout: Layout, config: Mapping[str, Any]) -> Layout | None
         own = _of_text(layout, config)
     elif name.endswith("ForTokenClassification"):
         found = _named_for(family, _OF_TOKENS)
-        bias = found != "score" or flag(config, "token_classification_bias", True)
+        by_default = family != "qwen3_asr"
+        bias = found != "score" or flag(config, "token_classification_bias", by_default)
         own = (*_in_front(layout), *_per_token(found, layout, bias=bias)) if found else ()
     elif name.endswith(answers) and (prefix := _named_for(family, _ANSWERING)) is not None:
         body = _renamed(body, prefix) if prefix else body

@@ -25,7 +25,13 @@ from minilm.architectures.encoder_layers import (
     lookup,
     masked_head,
 )
-from minilm.architectures.task_heads import ROBERTA_CLASSES, TaskHeads, with_class
+from minilm.architectures.task_heads import (
+    ROBERTA_CLASSES,
+    TaskHeads,
+    class_name_of,
+    head,
+    with_class,
+)
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor, Tensors
@@ -89,7 +95,25 @@ def layout(config: Config) -> Layout:
     encoder = _ENCODERS[config["model_type"]]
     if encoder.prefix == "deberta" and not flag(config, "legacy", True):
         encoder = replace(encoder, **_OWN_DEBERTA_HEAD)
+    if encoder.prefix == "tapas" and class_name_of(config).endswith("ForQuestionAnswering"):
+        return _tapas_answers(config, encoder)
     return _layout(config, encoder)
+
+
+def _tapas_answers(config: Config, encoder: _Encoder) -> Layout:
+    """Cells and columns are chosen by a vector each, and what is done with them by a classifier."""
+    whole = _layout({**config, "architectures": ["ForSequenceClassification"]}, encoder)
+    part, kinds = components.CLASSIFIER, whole_number(config, "num_aggregation_labels", 0)
+    names = ("output", "column_output")
+    return replace(
+        whole,
+        tensors=(
+            *(t for t in whole.tensors if t.component != part),
+            *(Tensor(f"{n}_weights", (d,), part, Role.MULTIPLIED) for n in names),
+            *(Tensor(f"{n}_bias", (), part, Role.ADDED) for n in names),
+            *(head("aggregation_classifier", as_polynomial(kinds)) if kinds else ()),
+        ),
+    )
 
 
 def _layout(config: Config, encoder: _Encoder) -> Layout:

@@ -45,6 +45,21 @@ _TIES = {
         ),
     ),
 }
+# Parts of detectors that are one, by the beginnings of their names: that of the second is in the file.
+_PARTS = {
+    "dab-detr": (("model.decoder.bbox_embed.", "bbox_predictor."),),
+    "pp_doclayout_v3": (
+        ("model.decoder.bbox_embed.", "model.enc_bbox_head."),
+        ("model.decoder.class_embed.", "model.enc_score_head."),
+    ),
+    **dict.fromkeys(
+        ("d_fine", "deimv2", "rt_detr_v2"),
+        (
+            ("bbox_embed.", "model.decoder.bbox_embed."),
+            ("class_embed.", "model.decoder.class_embed."),
+        ),
+    ),
+}
 _HEADS = ("entity_predictions.", "lm_head.", "unembedding_projection.")
 _TWO_MODELS = "EncoderDecoderModel"  # transformers' pair of an encoder and a language model
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -79,6 +94,11 @@ def _ties_of_type(header: Header, config: Mapping[str, Any]) -> Iterator[tuple[s
     for name, original in _TIES.get(str(config.get("model_type")), ()):
         if original in names and name not in names and (has_heads or not name.startswith(_HEADS)):
             yield name, original
+    for beginning, stored in _PARTS.get(str(config.get("model_type")), ()):
+        copies = {
+            name.replace(stored, beginning, 1): name for name in names if name.startswith(stored)
+        }
+        yield from sorted(pair for pair in copies.items() if pair[0] not in names)
 
 
 def _unstored_head(

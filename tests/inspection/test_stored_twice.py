@@ -207,6 +207,24 @@ def test_other_ties_of_a_type(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model_type", "stored", "other"),
+    [
+        ("dab-detr", "bbox_predictor.layers.0", "model.decoder.bbox_embed.layers.0"),
+        ("pp_doclayout_v3", "model.enc_score_head", "model.decoder.class_embed"),
+        ("rt_detr_v2", "model.decoder.bbox_embed.1.layers.0", "bbox_embed.1.layers.0"),
+    ],
+)
+def test_parts_of_detectors_that_are_one(
+    tmp_path: Path, model_type: str, stored: str, other: str
+) -> None:
+    parts = {
+        f"{stored}.{n}": np.full(WIDTH, i, np.float32) for i, n in enumerate(("bias", "weight"))
+    }
+    report = minilm.inspect(write(tmp_path, tensors(tied=False) | parts, model_type=model_type))
+    assert report.tied == tuple((f"{other}.{n}", f"{stored}.{n}") for n in ("bias", "weight"))
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "model.layers.0.layer_scalar",
