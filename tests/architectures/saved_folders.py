@@ -62,10 +62,10 @@ MORE: dict[str, dict[str, Any]] = {
         "text_config.mlp_layer_types": ["dense", "sparse"],
         "text_config.num_experts_per_tok": 2,
     },
-    **dict.fromkeys(  # not timm's
-        ("conditional_detr", "dab-detr", "deformable_detr", "detr"),
-        {"backbone_config": {"model_type": "resnet"}},
-    ),
+    **{
+        name: {"backbone_config": {"model_type": "resnet"}}  # not timm's
+        for name in ("conditional_detr", "dab-detr", "deformable_detr", "detr")
+    },
     "diffusion_gemma": {
         "text_config.num_experts": 4,
         "text_config.top_k_experts": 2,
