@@ -172,9 +172,9 @@ def _tables(config: Config, encoder: _Encoder, table: str, width: Polynomial) ->
         part = components.POSITION_EMBEDDING
         tables.append(lookup(f"{prefix}.position_embeddings", rows, part, width))
     if encoder.token_types is not None:
-        rows = whole_number(config, "type_vocab_size", encoder.token_types)
-        if rows or encoder.prefix != "deberta":
-            tables.append(lookup(f"{prefix}.token_type_embeddings", rows, width=width))
+        types = whole_number(config, "type_vocab_size", encoder.token_types)
+        if types or encoder.prefix != "deberta":
+            tables.append(lookup(f"{prefix}.token_type_embeddings", types, width=width))
     if width != d:
         part = components.EMBEDDING_PROJECTION
         tables += linear(f"{prefix}.embed_proj", d, width, part, repeat=ONE)
