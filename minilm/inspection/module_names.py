@@ -222,14 +222,16 @@ def with_tensors_of_modules(layout: Layout, names: Set[str]) -> Layout:
     """``layout`` with what the file lacks as a module has it, where the file has that."""
     prefix, declared = body_prefix(layout), {t.name for t in layout.tensors}
 
+    def in_file(name: str, layer: int) -> bool:
+        one = name.replace("{i}", str(layer)).replace("{e}", "0")
+        return one in names or one.removeprefix(prefix) in names
+
     def find(name: str, layer: int = 0) -> str:
         """What the file calls it, by one layer: empty where it has nothing of it."""
-        for each in _names_of_modules(name):
-            one = each.replace("{i}", str(layer)).replace("{e}", "0")
-            is_other = each != name and each in declared
-            if not is_other and (one in names or one.removeprefix(prefix) in names):
-                return each
-        return ""
+        if in_file(name, layer):
+            return name
+        others = (each for each in _names_of_modules(name) if each not in declared)
+        return next((each for each in others if in_file(each, layer)), "")
 
     def stored(tensors: Tensors) -> Tensors:
         return tuple(part for tensor in tensors for part in _as_stored(tensor, tensors, find))
@@ -241,7 +243,7 @@ def with_tensors_of_modules(layout: Layout, names: Set[str]) -> Layout:
 
 
 def _names_of_modules(name: str) -> list[str]:
-    """``name``, and all that a module may call it."""
+    """``name``, and all else that a module may call it."""
     every = [name]
     for old, new in _RENAMED:
         every += [each.replace(old, new) for each in every if old in each]
