@@ -26,16 +26,27 @@ def activations(
     device: str = "cpu",
     trained: Trained | None = None,
     gathered: bool = False,
+    explicit_up_to: int | None = None,
 ) -> Activations:
     """What an eager forward pass of `minilm.training` saves for ``batch`` x ``context`` tokens.
 
     ``dtype`` other than float32 is autocast, which saves a cast copy of every matrix; not of those that
     fully_shard ``gathered`` in that dtype, all in the blocks. Exact on a CPU, but for partial RoPE and a
     parallel residual, which are estimates; so is CUDA, where the fused kernels decide what to save (read from
-    their derivatives, without padding). ``trained`` is by default everything.
+    their derivatives, without padding). ``trained`` is by default everything. On a CPU, attention is explicit
+    for rows of ``explicit_up_to`` tokens, as a run may have measured it; by default by rule.
     """
     trained = trained or Trained()
-    forward = ForwardPass(config, batch, context, dtype, device, trained, gathered=gathered)
+    forward = ForwardPass(
+        config,
+        batch,
+        context,
+        dtype,
+        device,
+        trained,
+        gathered=gathered,
+        explicit_up_to=explicit_up_to,
+    )
     symbols = {
         "B": batch,
         "T": context,

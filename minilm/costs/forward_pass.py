@@ -34,6 +34,7 @@ class ForwardPass:
     trained: Trained
     _: KW_ONLY
     gathered: bool = False
+    explicit_up_to: int | None = None
 
     def trains(self, component: str) -> bool:
         """Whether parameters of ``component`` are trained themselves."""
@@ -72,7 +73,9 @@ class ForwardPass:
         """
         if self.device != "cpu":
             return "fused"
-        if self.config.dropout or self.context <= EXPLICIT_UP_TO[self.dtype]:
+        longest = self.explicit_up_to
+        longest = EXPLICIT_UP_TO[self.dtype] if longest is None else longest
+        if self.config.dropout or self.context <= longest:
             return "explicit" if self._attends_in_steps else "at once"
         # The CPU's fused kernel rejects RoPE's memory layout for heads of width 2.
         is_pair = self.config.head_dim == 2 and self.queries_by_head and not self.config.qk_norm

@@ -335,10 +335,11 @@ def _split(layer: nn.Linear | QuantizedLinear) -> Product:
 
 
 def _joined(*layers: nn.Linear | QuantizedLinear) -> tuple[Product, ...]:
-    """One product for all, unless some are quantized and some are not: then one for each."""
+    """One product for all, unless they are quantized differently: then one for each."""
     floats = [layer for layer in layers if isinstance(layer, nn.Linear)]
     packed = [layer for layer in layers if isinstance(layer, QuantizedLinear)]
-    if floats and packed:
+    packings = {(layer.format, layer.group_size) for layer in packed}
+    if len(packings) + bool(floats) > 1:
         return tuple(map(_split, layers))
     if packed:
         return (joined_layers(packed),)

@@ -1,14 +1,18 @@
 """Choices that are measured, since what is faster differs between processors, and remembered.
 
 They are kept in tuning.json in the cache of minilm, by processor, torch and number of threads, so that the
-same command computes in the same way each time. Without that file they are measured again.
+same command computes in the same way each time. Without that file they are measured again, and what is
+about equally fast may be chosen otherwise. Of several processes that measure at once the first one's answer
+stays.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,9 +24,12 @@ from minilm.errors import InputError
 from minilm.formats.json_file import read_object
 
 FILE = "tuning.json"
-ROUNDS = 5
-# An alternative replaces what torch does by itself only where it is clearly faster.
-CLEARLY = 0.9
+ROUNDS = 7
+# An alternative replaces what torch does by itself only where it is clearly faster, by the shortest time and
+# in most rounds: what else the machine does must not decide.
+CLEARLY = 0.85
+
+logger = logging.getLogger(__name__)
 
 
 def choose(
@@ -35,39 +42,60 @@ def choose(
     The first one is taken where no other is clearly faster. ``before`` is called before each, and not timed.
     """
     path = _path()
-    remembered = _read(path)
     machine = f"{processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
     names = [name for name, _ in alternatives]
-    answers = remembered.get(machine)
-    answers = answers if isinstance(answers, dict) else {}
+    known = _answers(_read(path), machine).get(question)
+    if known in names:
+        return str(known)
+    name = fastest(alternatives, before)
+    remembered = _read(path)  # again: another process may have written meanwhile
+    answers = _answers(remembered, machine)
     if answers.get(question) in names:
         return str(answers[question])
-    name = fastest(alternatives, before)
     if path is not None:
-        answers = {**answers, question: name}
-        text = json.dumps({**remembered, machine: answers}, indent=1, sort_keys=True)
+        text = json.dumps(
+            {**remembered, machine: {**answers, question: name}}, indent=1, sort_keys=True
+        )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_bytes(path, text.encode())
-        except OSError:
-            pass  # it is measured again the next time
+        except OSError as error:
+            _note_unwritten(str(files.error_about(path, error)))
     return name
+
+
+@functools.cache  # once in a process
+def _note_unwritten(reason: str) -> None:
+    logger.warning(f"note: what is fastest here is measured anew each time: {reason}")
 
 
 def fastest(
     alternatives: Sequence[tuple[str, Callable[[], object]]],
     before: Callable[[], object] = lambda: None,
 ) -> str:
-    """By the shortest of some rounds, each alternative in turn: what disturbs one disturbs all."""
-    shortest = [float("inf")] * len(alternatives)
+    """By some rounds of each alternative in turn: what disturbs one disturbs all."""
+    seconds: list[list[float]] = [[] for _ in alternatives]
     for _ in range(ROUNDS):
-        for number, (_, run) in enumerate(alternatives):
+        for times, (_, run) in zip(seconds, alternatives, strict=True):
             before()
             begin = time.perf_counter()
             run()
-            shortest[number] = min(shortest[number], time.perf_counter() - begin)
-    best = min(range(len(alternatives)), key=lambda number: shortest[number])
-    return alternatives[best if shortest[best] < CLEARLY * shortest[0] else 0][0]
+            times.append(time.perf_counter() - begin)
+    usual = seconds[0]
+
+    def is_clearly_faster(times: list[float]) -> bool:
+        pairs = zip((min(times), *times), (min(usual), *usual), strict=True)
+        shortest, *of_rounds = (time < CLEARLY * other for time, other in pairs)
+        return shortest and 2 * sum(of_rounds) > ROUNDS
+
+    faster = [number for number, times in enumerate(seconds) if is_clearly_faster(times)]
+    best = min(faster, key=lambda number: min(seconds[number]), default=0)
+    return alternatives[best][0]
+
+
+def _answers(remembered: Mapping[str, object], machine: str) -> dict[str, object]:
+    answers = remembered.get(machine)
+    return answers if isinstance(answers, dict) else {}
 
 
 def _path() -> Path | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +133,7 @@ def measure_activations(
             saved, allocated, peak = _run(model.train(), tokens, dtype)
     finally:
         model.train(was_training)
+    first: Any = model.blocks[0]
     predicted = activations(
         config,
         batch=batch,
@@ -139,6 +141,7 @@ def measure_activations(
         dtype=dtype,
         device=device.type,
         trained=trained,
+        explicit_up_to=first.attention.longest_explicit,
     ).total()
     return ActivationMeasurement(
         device=device.type,

@@ -21,6 +21,8 @@ IGNORED = -100
 LOGITS_PER_CHUNK = 2**22
 # Of logits that are there: as many as stay in a core's cache in float32.
 CACHED_LOGITS = 2**17
+# Of a gradient that is kept in float16, whose least number is 6e-8, until the loss's own scale is known.
+FLOAT16_SCALE = 2.0**15
 
 
 def is_chunked(head: nn.Module, tokens: Tensor) -> bool:
@@ -67,11 +69,12 @@ class _LossOfLogits(torch.autograd.Function):
         rows = max(1, CACHED_LOGITS // logits.shape[1])
         total = torch.zeros((), device=logits.device)
         gradient = torch.empty_like(logits)
+        ctx.scale = FLOAT16_SCALE if logits.dtype == torch.float16 else 1.0
         for start in range(0, len(logits), rows):
             part = slice(start, start + rows)
             of_part, change = _sum_and_change(logits[part], targets[part])
             total += of_part
-            gradient[part] = change
+            gradient[part] = change.mul_(ctx.scale)
             del change  # before the next one is there
         count = (targets != IGNORED).sum(dtype=torch.float32)
         ctx.save_for_backward(gradient, count)
@@ -81,7 +84,7 @@ class _LossOfLogits(torch.autograd.Function):
     def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor, None]:
         refuse_second("the loss")
         gradient, count = ctx.saved_tensors
-        return gradient * (of_loss / count), None
+        return gradient * (of_loss / (count * ctx.scale)), None
 
 
 class _ChunkedLoss(torch.autograd.Function):

@@ -87,7 +87,7 @@ class _Attention(torch.autograd.Function):
         refuse_second("explicit attention")
         query, key, value, weights, cosine, sine = ctx.saved_tensors
         b, h, g, t, k = ctx.sizes
-        gradient = rearrange(gradient, "b t (h k) -> b h t k", h=h).reshape(b * g, -1, k)
+        gradient = rearrange(gradient, "b t (h k) -> b h t k", h=h).reshape(b * g, h // g * t, k)
         of_value = torch.bmm(weights.transpose(1, 2), gradient)
         of_weights = torch.bmm(gradient, value.transpose(1, 2))
         of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
@@ -101,8 +101,12 @@ class _Attention(torch.autograd.Function):
         return (
             *(
                 # In the order of memory in which the projections' gradient reads it.
-                _rotated(part.view(b, -1, t, k), turn, by_token=True)
-                for part, turn in ((of_query, back), (of_key, back), (of_value, None))
+                _rotated(part.view(b, heads, t, k), turn, by_token=True)
+                for part, heads, turn in (
+                    (of_query, h, back),
+                    (of_key, g, back),
+                    (of_value, g, None),
+                )
             ),
             *(None, None, None),
         )

@@ -182,6 +182,8 @@ def _recorded(value: Mapping[str, Any], name: str, path: Path) -> Any:
     objects = content if name == "transforms" else [content]
     if not isinstance(objects, list) or not all(isinstance(each, dict) for each in objects):
         raise FormatError(path, f"{_OTHERS[name]} that is no object", "what the run recorded there")
+    if name == "tuned" and not all(isinstance(way, str) for way in content.values()):
+        raise FormatError(path, "tuned with what is no name", "what the run recorded there")
     return tuple(objects) if name == "transforms" else content
 
 

@@ -73,6 +73,13 @@ def test_some_layers_may_be_float(packing: Packing) -> None:
     assert (fast - by_modules).abs().max() <= 2**-6 * by_modules.abs().max()
 
 
+def test_layers_of_a_block_may_be_packed_differently() -> None:
+    model, other = (packed_model("llama", IntegerPacking(4, size)) for size in (32, 64))
+    model.blocks[0].attention.key = other.blocks[0].attention.key
+    by_modules, fast = logits(ModelDecoder(model)), logits(FastDecoder(model))
+    assert (fast - by_modules).abs().max() <= 2**-6 * by_modules.abs().max()
+
+
 def test_a_quantized_layer_that_was_modified_is_refused() -> None:
     model = packed_model("plain", IntegerPacking(8))
     up = model.get_submodule("blocks.0.feed_forward.up")

@@ -38,7 +38,13 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
 
 @pytest.mark.parametrize(
     ("other", "chosen"),
-    [((0.5,), "other"), ((2.0,), "usual"), ((0.95,), "usual"), ((9.0, 9.0, 0.5), "other")],
+    [
+        ((0.5,), "other"),
+        ((2.0,), "usual"),
+        ((0.9,), "usual"),
+        ((9.0, 9.0, 0.5), "other"),
+        ((0.5, 0.5, 2.0), "usual"),
+    ],
 )
 def test_the_faster_one_is_chosen(clock: Clock, other: tuple[float, ...], chosen: str) -> None:
     assert tuning.choose("q", [("usual", clock.work(1.0)), ("other", clock.work(*other))]) == chosen
@@ -81,6 +87,17 @@ def test_a_file_that_says_nothing_is_measured_anew(
     assert json.loads(path.read_text()) == {place: {"q": "other"}}
 
 
+def test_a_file_that_cannot_be_written_is_told_once(
+    clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / tuning.FILE).mkdir()
+    tuning._note_unwritten.cache_clear()
+    for _ in range(2):
+        tuning.choose("q", [("usual", clock.work(2.0)), ("other", clock.work(1.0))])
+    assert [record.getMessage().count(tuning.FILE) for record in caplog.records] == [1]
+
+
 def test_without_a_folder_to_write_it_is_measured_each_time(
     clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,3 +108,20 @@ def test_without_a_folder_to_write_it_is_measured_each_time(
         alternatives = [("usual", clock.work(2.0)), ("other", clock.work(1.0))]
         assert tuning.choose("q", alternatives) == "other"
         assert clock.calls == 2 * tuning.ROUNDS
+
+
+def test_the_answer_of_the_process_that_was_first_stays(clock: Clock, tmp_path: Path) -> None:
+    """Another one writes while this one measures: its answer to the same question, and one to another."""
+    path = tmp_path / "cache" / tuning.FILE
+    slow, fast = ("usual", clock.work(2.0)), ("other", clock.work(1.0))
+    tuning.choose("earlier", [slow, fast])
+    (place,) = json.loads(path.read_text())
+
+    def interrupted() -> None:
+        clock.work(1.0)()
+        path.write_text(json.dumps({place: {"q": "usual", "r": "other"}, "elsewhere": {"q": "x"}}))
+
+    assert tuning.choose("q", [slow, ("other", interrupted)]) == "usual"
+    assert tuning.choose("s", [slow, ("other", interrupted)]) == "other"
+    answers = {"q": "usual", "r": "other", "s": "other"}
+    assert json.loads(path.read_text()) == {place: answers, "elsewhere": {"q": "x"}}

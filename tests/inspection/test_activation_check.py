@@ -180,6 +180,20 @@ def test_a_block_is_what_another_layer_adds() -> None:
     assert activations(SMALL, batch=2, context=32).block() == two - one
 
 
+@pytest.mark.parametrize(("context", "longest"), [(256, 256), (64, 0)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_attention_as_a_run_measured_it(context: int, longest: int, dtype: str) -> None:
+    """Explicit where it would be fused by rule, and the other way round."""
+    config = ModelConfig(vocab_size=61, context_length=256, num_layers=2, d_model=32, num_heads=2)
+    model = Transformer(config)
+    by_rule = measure_activations(model, batch=2, context=context, dtype=dtype)
+    for block in model.blocks:
+        block.attention.longest_explicit = longest
+    tuned = measure_activations(model, batch=2, context=context, dtype=dtype)
+    assert tuned.saved == tuned.predicted
+    assert (tuned.saved == by_rule.saved) == (context == 256 and dtype == "bfloat16")
+
+
 def test_a_caller_without_gradients() -> None:
     with torch.no_grad():
         check(SMALL, batch=2, context=32)

@@ -90,6 +90,22 @@ def test_the_loss_of_logits_brings_its_gradient(
     torch.testing.assert_close(results[0][1], results[1][1], atol=1e-6, rtol=bound)
 
 
+def test_small_gradients_are_kept_in_float16_until_the_loss_is_scaled() -> None:
+    """Of many tokens a gradient is small: the scale of the loss lifts it into the range of float16."""
+    generator, rows = torch.Generator().manual_seed(0), 50_000
+    logits = (4 * torch.randn(8, rows, generator=generator)).half()
+    targets = torch.randint(0, rows, (8,), generator=generator)
+    zeros = []
+    for loss_of in (
+        lambda x: F.cross_entropy(x.float(), targets),
+        lambda x: chunked_loss.loss_of_logits(x, targets),
+    ):
+        own = logits.clone().requires_grad_()
+        (65_536 * loss_of(own)).backward()
+        zeros.append(float((own.grad == 0).float().mean()))
+    assert zeros[1] < zeros[0] + 0.05
+
+
 def test_a_loss_of_nothing_is_not_a_number() -> None:
     logits = torch.zeros(3, 5, requires_grad=True)
     assert chunked_loss.loss_of_logits(logits, torch.full((3,), IGNORED)).isnan()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 
 from minilm.config import ModelConfig
 from minilm.model import attention
@@ -108,9 +112,64 @@ def test_a_model_learns_the_same(
     assert 0 < error(at_once[torch.bfloat16]) < 1.2 * error(by_steps[torch.bfloat16])
 
 
-def test_a_layer_that_is_watched_is_called() -> None:
+WATCHED: dict[str, Callable[..., Any]] = {
+    "forward": lambda layer, see: layer.register_forward_hook(see),
+    "before": lambda layer, see: layer.register_forward_pre_hook(see),
+    "backward": lambda layer, see: layer.register_full_backward_hook(see),
+    "before backward": lambda layer, see: layer.register_full_backward_pre_hook(see),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", WATCHED)
+def test_a_layer_that_is_watched_is_called(kind: str, dtype: torch.dtype) -> None:
     model = Transformer(ModelConfig(**SHAPE))
-    seen = []
-    model.blocks[0].attention.value.register_forward_hook(lambda *_: seen.append(1))
-    gradients(model, torch.float32)
+    seen: list[int] = []
+    WATCHED[kind](model.blocks[0].attention.value, lambda *_: seen.append(1))
+    gradients(model, dtype)
     assert seen == [1]
+
+
+def test_a_hook_of_all_modules_is_called() -> None:
+    model, seen = Transformer(ModelConfig(**SHAPE)), []
+    layer = model.blocks[0].attention.key
+    handle = register_module_forward_hook(lambda module, *_: seen.append(module is layer))
+    try:
+        gradients(model, torch.bfloat16)
+    finally:
+        handle.remove()
+    assert sum(seen) == 1
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("way", ["hook", "forward"])
+def test_what_a_layer_is_made_to_give_counts(way: str, is_compiled: bool) -> None:
+    model, expected = (Transformer(ModelConfig(**SHAPE)) for _ in range(2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+        expected.load_state_dict(model.state_dict())
+        expected.blocks[0].attention.query.weight *= 3
+        expected.blocks[0].attention.query.bias *= 3
+    layer = model.blocks[0].attention.query
+    if way == "hook":
+        layer.register_forward_hook(lambda module, inputs, output: 3 * output)
+    else:
+        own = layer.forward
+        layer.forward = lambda x: 3 * own(x)
+    torch.compiler.reset()
+    forward = torch.compile(model, backend="eager") if is_compiled else model
+    tokens = torch.arange(12)[None]
+    with torch.autocast("cpu", torch.bfloat16, enabled=not is_compiled):
+        changed = forward(tokens)
+        as_changed = expected(tokens)
+    bound = 1e-4 if is_compiled else 0.1
+    torch.testing.assert_close(changed, as_changed, atol=bound, rtol=bound)
+
+
+def test_a_batch_without_rows() -> None:
+    model = Transformer(ModelConfig(**SHAPE))
+    logits = model(torch.zeros(0, 8, dtype=torch.long))
+    logits.sum().backward()
+    assert logits.shape[:2] == (0, 8)
+    assert not model.blocks[0].attention.query.weight.grad.any()
