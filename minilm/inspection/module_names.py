@@ -43,9 +43,13 @@ _RENAMED = (
     ("view_seperator", "view_separator"),
     ("encoder.layer.", "layers."),
     ("encoder.layers.", "layers."),
+    ("model.encoder.", "model.encoder.text_model."),
+    ("layer.", "model.layer."),
     ("encoder.relative_position_bias.", "shared_position_bias."),
     ("encoder.mid_position_embeddings", "encoder.interpolation.mid_position_embeddings"),
     # Towers.
+    ("vision_embedder.", "embed_vision."),
+    ("embed_vision.embedding_", "embed_vision.multimodal_embedder.embedding_"),
     ("model.vit.", "model.vision_tower."),
     ("vision_tower.vision_model.embeddings.patch_embedding.", "vision_tower.embeddings.proj."),
     ("vision_tower.vision_model.", "vision_tower."),
