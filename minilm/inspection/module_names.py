@@ -22,6 +22,7 @@ _BARE_TEXT = re.compile(r"model\.(embed_tokens|layers|norm)\.")
 _RENAMED = (
     # Parts of a whole.
     ("language_model.lm_head.", "lm_head."),
+    ("language_model.model.", "language_model."),
     ("backbone.conv_encoder.", "backbone."),
     ("backbone.", "model."),
     ("ultrabert.", "model."),
@@ -225,6 +226,8 @@ def _name_of_module(name: str) -> str:
 def with_tensors_of_modules(layout: Layout, names: Set[str]) -> Layout:
     """``layout`` with what the file lacks as a module has it, where the file has that."""
     prefix, declared = body_prefix(layout), {t.name for t in layout.tensors}
+    if any(name.startswith(prefix) for name in names):
+        prefix = ""  # no body alone
 
     def in_file(name: str, layer: int) -> bool:
         one = name.replace("{i}", str(layer)).replace("{e}", "0")

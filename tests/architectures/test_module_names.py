@@ -106,8 +106,8 @@ RENAMED = (
     *("gemma4_unified", "gpt_neox", "granitemoe", "gte", "hrm_text", "hunyuan_vl", "hy_v3"),
     *("hy_v4", "hyperclovax_vision_v2", "ijepa", "jina_embeddings_v3", "kimi_linear", "kolibri1"),
     *("laguna", "lfm3", "lfm3_vl", "mimo_v2_flash", "minimax_m3_vl", "nemotron_h"),
-    *("nemotron_h_omni", "nomic_bert", "olmo_hybrid", "paddleocr_vl", "phimoe", "swin", "t5gemma2"),
-    *("ultrabert", "ultravbert", "unlimited_ocr", "vit", "yolos"),
+    *("nemotron_h_omni", "nomic_bert", "olmo_hybrid", "paddleocr_vl", "phimoe", "shieldgemma2"),
+    *("swin", "t5gemma2", "ultrabert", "ultravbert", "unlimited_ocr", "vit", "yolos"),
 )
 
 
