@@ -177,6 +177,9 @@ def test_random_configs_agree_name_by_name(model_type: str) -> None:
 
 @pytest.mark.parametrize("model_type", DRAWS)
 def test_a_number_of_layers_that_is_null(model_type: str) -> None:
+    skip_what_is_newer(model_type)
+    if "num_hidden_layers" not in transformers.CONFIG_MAPPING[model_type].__dataclass_fields__:
+        pytest.skip("no field, or the second name of one")
     config = drawn(model_type) | {"num_hidden_layers": None}
     try:
         model = build(config)
