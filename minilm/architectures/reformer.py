@@ -37,15 +37,15 @@ _MOST_AXES = 8  # each has a dimension in the table of every other
 _BLOCK = "reformer.encoder.layers.{i}"
 _OUTPUT = linear("lm_head.decoder", V, 2 * d, components.LM_HEAD, bias=False, repeat=ONE)
 _CLASSIFIER = head("classifier.dense", d, inputs=2 * d), head("classifier.out_proj", C)
+_LANGUAGE = (*_OUTPUT, Tensor("lm_head.bias", (V,), components.LM_HEAD, Role.ADDED))
 _HEADS: dict[str, Tensors] = {
-    "ModelWithLMHead": (
-        *_OUTPUT,
-        Tensor("lm_head.bias", (V,), components.LM_HEAD, Role.ADDED),
-    ),
+    "ModelWithLMHead": _LANGUAGE,
+    "ForMaskedLM": _LANGUAGE,
     "ForSequenceClassification": (*_CLASSIFIER[0], *_CLASSIFIER[1]),
     "ForQuestionAnswering": head("qa_outputs", C, inputs=2 * d),
     "Model": (),
 }
+_CLASSIFIED = ("ForSequenceClassification", "ForQuestionAnswering")
 
 
 def layout(config: Config) -> Layout:
@@ -86,7 +86,7 @@ def layout(config: Config) -> Layout:
             "k": size(config, "attention_head_size", 64),
             "f": size(config, "feed_forward_size", 512),
             **symbols,
-            **({"C": number_of_classes(config)} if ending.startswith("For") else {}),
+            **({"C": number_of_classes(config)} if ending in _CLASSIFIED else {}),
         },
         context_length=size(config, "max_position_embeddings", 4096),
     )

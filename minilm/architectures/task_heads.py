@@ -236,8 +236,9 @@ def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> L
     labels = {**layout.symbols, "C": number_of_classes(config)}
     symbols = labels if heads.order_by_labels else dict(layout.symbols)
     pairs = head(heads.order, C if heads.order_by_labels else ONE + ONE)
-    if name.endswith("ForPreTraining") and heads.order:
+    if name.endswith("ForPreTraining") and (heads.order or layout.family == "roc_bert"):
         own = tuple(t for t in layout.tensors if t.component == components.LM_HEAD)
+        pairs = pairs if heads.order else ()
         return replace(layout, tensors=(*bare, *pooled, *own, *pairs), symbols=symbols)
     own = pooled if heads.pooler else ()
     own += heads.before
