@@ -202,9 +202,11 @@ def with_canonical_names(config: Config, model_type: str = "") -> Config:
     return with_fields_of(config, aliases) if aliases else config
 
 
-def sub_config(config: Config, name: str, model_type: str = "") -> Config:
-    """The object of a part, empty where it is absent or null; ``model_type`` where it says none."""
-    fields = config.get(name)
+def sub_config(
+    config: Config, name: str, model_type: str = "", *, bare: Config | None = None
+) -> Config:
+    """The object of a part, ``bare`` where it is absent or null; ``model_type`` where it says none."""
+    fields = bare if config.get(name) is None else config[name]
     if fields is not None and not isinstance(fields, Mapping):
         raise ConfigError(f"config.json: {name}", type(fields).__name__, "an object")
     return with_canonical_names(fields or {}, model_type)

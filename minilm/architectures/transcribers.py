@@ -85,7 +85,8 @@ def layout(config: Config) -> Layout:
     if whole != symbols["V"]:
         expected = f"decoder_config's {symbols['V']}"
         raise ConfigError("config.json: vocab_size", f"{whole}", expected)
-    encoder = _ENCODERS[family](sub_config(config, "encoder_config"))
+    bare = {"num_hidden_layers": 32, "num_mel_bins": 128} if family == "canary" else {}
+    encoder = _ENCODERS[family](sub_config(config, "encoder_config", bare=bare))
     table = Tensor(
         f"{_BODY}.embed_tokens.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP
     )
@@ -169,11 +170,6 @@ def _conformer(config: Config, **defaults: Any) -> Part:
     return in_numbers(fast_conformer({**defaults, **given}, PARAKEET, "model.encoder."))
 
 
-def _canary(config: Config) -> Part:
-    alone: dict[str, Any] = {} if config else {"num_hidden_layers": 32, "num_mel_bins": 128}
-    return _conformer(config, **alone)
-
-
 def _cohere(config: Config) -> Part:
     return _conformer(
         config, hidden_size=1280, num_hidden_layers=48, intermediate_size=5120, num_mel_bins=128
@@ -212,7 +208,7 @@ def _moonshine(config: Config) -> Part:
     return in_numbers(Part(tensors, symbols))
 
 
-_ENCODERS = {"canary": _canary, "cohere_asr": _cohere, "moonshine_streaming": _moonshine}
+_ENCODERS = {"canary": _conformer, "cohere_asr": _cohere, "moonshine_streaming": _moonshine}
 
 # Cohere's files keep the names of NVIDIA's library.
 _IN_FILES = (

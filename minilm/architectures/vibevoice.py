@@ -35,9 +35,8 @@ def layout(config: Config) -> Layout:
     between: list[Tensor] = []
     for kind in ("acoustic", "semantic"):
         tower = f"{kind}_tokenizer_encoder"
-        fields = sub_config(config, f"{tower}_config")
-        if not fields and kind == "semantic":
-            fields = {"hidden_size": 128}
+        bare = {"hidden_size": 128} if kind == "semantic" else {}
+        fields = sub_config(config, f"{tower}_config", bare=bare)
         towers.append(_tokenizer(fields, tower))
         heard, maps = size(fields, "hidden_size", 64), f"multi_modal_projector.{kind}"
         between += matrix(f"{maps}_linear_1", (d, heard))

@@ -173,6 +173,14 @@ from minilm.errors import ConfigError
             "position_embedding_type",
         ),
         ({"model_type": "mobilenet_v2", "expand_ratio": -1}, "expand_ratio"),
+        (
+            {
+                "model_type": "nemotron_h_omni",
+                "architectures": ["NemotronH_Omni_Reasoning_V3"],
+                "vision_config": {"hidden_size": 1281},
+            },
+            "hidden_size",
+        ),
         ({"model_type": "hf_olmo", "activation_type": "silu"}, "activation_type"),
         ({"model_type": "internvl", "vision_config": {"norm_type": "x"}}, "norm_type"),
         ({"model_type": "llava", "vision_feature_layer": []}, "vision_feature_layer"),
@@ -209,6 +217,21 @@ def test_a_layer_that_is_listed_twice_is_read_twice() -> None:
         for other in (2, 3)
     )
     assert twice.count() == different.count()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "field"),
+    [
+        ("canary", "encoder_config"),
+        ("vibevoice_asr", "semantic_tokenizer_encoder_config"),
+    ],
+)
+def test_a_part_without_fields_is_not_one_that_is_left_out(model_type: str, field: str) -> None:
+    absent, null, empty = (
+        layout_of({"model_type": model_type} | fields).count()
+        for fields in ({}, {field: None}, {field: {}})
+    )
+    assert absent == null > empty
 
 
 def test_a_decoder_without_fields_has_no_attention_to_pictures() -> None:
