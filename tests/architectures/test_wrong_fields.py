@@ -54,7 +54,6 @@ from minilm.errors import ConfigError
             },
             "ffn_mult",
         ),
-        ({"model_type": "xlstm", "ffn_proj_factor": 1e308}, "ffn_proj_factor"),
         ({"model_type": "xlstm", "weight_mode": "both"}, "weight_mode"),
         (
             {
