@@ -115,6 +115,7 @@ from minilm.errors import ConfigError
             "id2label",
         ),
         ({"model_type": "convnext", "id2label": {}}, "id2label"),
+        ({"model_type": "convnext", "id2label": {"a": "b"}}, "id2label"),
         (
             {"model_type": "cvt", "qkv_projection_method": ["dw_bn", [], "avg"]},
             "qkv_projection_method",
