@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from reprlib import repr as shortened
 from typing import Any, NamedTuple
 
-from minilm.architectures.config_fields import optional_size, size, whole_number
+from minilm.architectures.config_fields import head_width, optional_size, size, whole_number
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Role, Tensor
@@ -103,8 +103,8 @@ def read_heads(
     num_kv_heads = kv_value or num_heads
     head_value = optional_size(config, head_dim, defaults[3]) if head_dim else defaults[3]
     k_value = head_value or max(1, d_model // num_heads)
-    if head_value is None and d_model % num_heads and not rounds:
-        raise ConfigError(f"config.json: {width}", f"{d_model}", f"a multiple of {num_heads} heads")
+    if head_value is None and not rounds:
+        head_width(d_model, num_heads, width)
     if num_heads % num_kv_heads:
         raise ConfigError(
             f"config.json: {kv_heads}", f"{num_kv_heads}", f"a divisor of {num_heads}"

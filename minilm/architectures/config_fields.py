@@ -130,6 +130,13 @@ def quotient(whole: int, divisor: int, of: str, name: str) -> int:
     return whole // within(divisor, whole, of, name)
 
 
+def head_width(width: int, heads: int, name: str) -> int:
+    """What each of ``heads`` has of the width in the field ``name``: a multiple of their number."""
+    if width % heads:
+        raise ConfigError(f"config.json: {name}", f"{width}", f"a multiple of {heads} heads")
+    return width // heads
+
+
 def within(part: int, whole: int, of: str, name: str) -> int:
     """The size ``part`` in the field ``name``, which is no larger than that of the field ``of``."""
     if part > whole:

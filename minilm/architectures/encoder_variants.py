@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from minilm.architectures.building_blocks import L, T, V, d, equal_heads, f, h, k, linear, norm
-from minilm.architectures.config_fields import Config, few, flag, layers, size, whole_number, within
+from minilm.architectures.config_fields import (
+    Config,
+    few,
+    flag,
+    head_width,
+    layers,
+    size,
+    whole_number,
+    within,
+)
 from minilm.architectures.encoder_layers import BERT_LAYER, encoder_layer, lookup, masked_head
 from minilm.architectures.task_heads import ROBERTA_CLASSES, TaskHeads, with_class
 from minilm.ledger import components
@@ -252,6 +261,7 @@ def _mobilebert(config: Config) -> Layout:
     symbols, _ = _sizes(config, 30522, (512, 4, None, None), 512, 24)
     narrow = flag(config, "use_bottleneck", True)
     inside = size(config, "intra_bottleneck_size", 128) if narrow else symbols["d"]
+    head_width(inside, symbols["h"], "intra_bottleneck_size")
     embedding = size(config, "embedding_size", 128)
     symbols |= {"p": embedding, "w": inside}
     width = w if narrow else d

@@ -13,6 +13,7 @@ from minilm.architectures.config_fields import (
     Config,
     depths,
     flag,
+    head_width,
     number,
     scaled_size,
     size,
@@ -42,7 +43,6 @@ from minilm.architectures.vision_parts import (
     under,
 )
 from minilm.architectures.vision_tower import Part
-from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
 
@@ -85,10 +85,7 @@ def _first_sizes(config: Config) -> _Sizes:
     inner = sizes(config, "hidden_sizes", (144, 192, 240), 3)
     heads = size(config, "num_attention_heads", 4)
     for width in inner:
-        if width % heads:
-            raise ConfigError(
-                "config.json: hidden_sizes", f"{width}", f"a multiple of {heads} heads"
-            )
+        head_width(width, heads, "hidden_sizes")
     return _Sizes(channels[:6], inner, [2, 4, 3], blocks=3, last=channels[6])
 
 

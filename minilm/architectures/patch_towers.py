@@ -12,6 +12,7 @@ from minilm.architectures.building_blocks import d, layer_kinds
 from minilm.architectures.config_fields import (
     Config,
     flag,
+    head_width,
     layer_list,
     layers,
     quotient,
@@ -35,7 +36,6 @@ from minilm.architectures.vision_tower import (
     vector,
     without_bias,
 )
-from minilm.errors import ConfigError
 from minilm.ledger.layout import Tensors
 from minilm.ledger.symbols import as_polynomial
 
@@ -170,9 +170,7 @@ def radio(config: Config, name: str) -> Part:
         raise UndeclaredClassError("config.json: use_swiglu_ffn", "true", expected)
     block, patch = f"{name}.blocks.{{i}}", size(config, "patch_size", 16)
     width, pixels = size(config, "hidden_size", 1280), _channels(config) * patch**2
-    heads = size(config, "num_attention_heads", 16)
-    if width % heads:
-        raise ConfigError("config.json: hidden_size", f"{width}", f"a multiple of {heads} heads")
+    head_width(width, size(config, "num_attention_heads", 16), "hidden_size")
     side = quotient(size(config, "max_img_size", 2048), patch, "max_img_size", "patch_size")
     tokens = size(config, "num_cls_tokens", 3) + size(config, "num_registers", 7)
     frames = config.get("video_temporal_patch_size")
