@@ -20,6 +20,7 @@ from minilm.architectures.config_fields import (
     layers,
     size,
     whole_number,
+    within,
 )
 from minilm.architectures.decoder import ATTENTION, MLP, Defaults, decoder, pre_norms
 from minilm.architectures.deepseek import c, indexer, j, n, q, r, v, w
@@ -154,10 +155,10 @@ def _sliding(
     for name, (letter, _, default) in _SIZES.items():
         if listed is not None:
             value = size(own, name, symbols[letter])
-        elif letter == "r":  # the rest of a head, if not said
+        elif letter == "r" and config.get(f"swa_{name}") is None:  # the rest of a head
             head = size(config, "swa_head_dim", 256)
-            rest = max(1, head - size(config, "swa_qk_nope_head_dim", 192))
-            value = size(config, "swa_qk_rope_head_dim", rest)
+            field = "swa_qk_nope_head_dim"
+            value = head - within(size(config, field, 192), head, "swa_head_dim", field)
         else:
             value = size(config, f"swa_{name}", default)
         same = value == symbols[letter]

@@ -182,6 +182,7 @@ from minilm.errors import ConfigError
             "hidden_size",
         ),
         ({"model_type": "mobilebert", "intra_bottleneck_size": 129}, "intra_bottleneck_size"),
+        ({"model_type": "dots3_note_text", "swa_head_dim": 1}, "swa_qk_nope_head_dim"),
         ({"model_type": "hf_olmo", "activation_type": "silu"}, "activation_type"),
         ({"model_type": "internvl", "vision_config": {"norm_type": "x"}}, "norm_type"),
         ({"model_type": "llava", "vision_feature_layer": []}, "vision_feature_layer"),
