@@ -7,18 +7,21 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from minilm.cli.generation_notes import computed_by, note, note_fallback, print_rate
 from minilm.safe_text import running_text
-from minilm.units import counted
 
 if TYPE_CHECKING:
     from minilm.generation.chat import Chat
 
 
-def answer(chat: Chat, message: str, *, as_json: bool) -> None:
-    """Print the answer to ``message``, if that is not empty; the rate goes to stderr."""
+def answer(chat: Chat, message: str, *, as_json: bool, dtype_option: str) -> None:
+    """Print the answer to ``message``, if that is not empty; the rate goes to stderr.
+
+    ``dtype_option``: what --dtype says.
+    """
     if not message.strip():
         return
-    text, dropped_before = "", chat.dropped_turns
+    text, dropped_before, began_with = "", chat.dropped_turns, chat.decoder
     is_streaming = False
     try:
         with contextlib.closing(chat.answer(message)) as parts:
@@ -32,18 +35,13 @@ def answer(chat: Chat, message: str, *, as_json: bool) -> None:
         if is_streaming:
             print(flush=True)
     if as_json:
-        print(json.dumps({"prompt": message, "text": text, "tokens": chat.tokens}), flush=True)
+        line = {"prompt": message, "text": text, "tokens": chat.tokens, **computed_by(chat.decoder)}
+        print(json.dumps(line), flush=True)
+    note_fallback(began_with, chat.decoder)
     if dropped := chat.dropped_turns - dropped_before:
         turns = "turn was" if dropped == 1 else f"{dropped} turns were"
-        _note(f"the oldest {turns} dropped: the context has no room for more")
+        note(f"the oldest {turns} dropped: the context has no room for more")
     if chat.was_cut:
-        _note("the answer was cut: the context is full")
+        note("the answer was cut: the context is full")
     if chat.tokens:
-        print(
-            f"{counted(len(chat.tokens), 'token')}, {len(chat.tokens) / chat.seconds:.1f} tokens/s",
-            file=sys.stderr,
-        )
-
-
-def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
+        print_rate(len(chat.tokens), chat.seconds, chat.decoder, dtype_option)

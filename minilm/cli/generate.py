@@ -9,7 +9,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -25,8 +25,8 @@ from minilm.cli.entry import (
     refuse_empty,
     run_command,
 )
+from minilm.cli.generation_notes import computed_by, note_fallback, note_overflow, print_rate
 from minilm.errors import InputError
-from minilm.units import counted
 
 if TYPE_CHECKING:
     from minilm.generation.decoder import Decoder
@@ -70,7 +70,8 @@ class Arguments:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto: cuda, else mps, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights; auto: the one that is fastest here; on a CPU, below 2M parameters, float32."""
+    """Of the weights; auto: the one that is fastest here; on a CPU, below 2M parameters, float32; and float32
+    from an output on that is not finite in another."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the step of one token; auto: no, as it was slower wherever it was measured."""
     tune: Literal["auto", "off"] = "auto"
@@ -84,7 +85,8 @@ class Arguments:
     chat_template: str = ""
     """With --chat: a file in Jinja, or plain; by default the model's own, else plain."""
     json: bool = False
-    """Print a JSON object for each text instead of the text."""
+    """Print a JSON object for each text instead of the text: with its tokens, the dtype of the last ones, and
+    in how many parts products are computed where that was measured, by shape and rows."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "generate.py") -> int:
@@ -100,6 +102,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "generate.py") -
 
 
 def _run(options: Arguments) -> int:
+    import torch
+
     from minilm.checkpoint import load
     from minilm.generation.decoder import make_decoder
     from minilm.generation.generate import check_count
@@ -129,10 +133,21 @@ def _run(options: Arguments) -> int:
         if tune and options.dtype == "auto":
             texts = 1 if options.chat else max(1, len(options.prompt))
             dtype = fastest_dtype(model, dtype, texts)
-        decoder = make_decoder(model.to(dtype), compiled=options.compile == "on", tune=tune)
+        make = functools.partial(make_decoder, compiled=options.compile == "on", tune=tune)
+        decoder = make(model.to(dtype))
+
+        def in_float32() -> Decoder:
+            return make(load(run, device=str(device)).model)
+
+        is_chosen = options.dtype == "auto" and dtype != torch.float32
+        fallback = in_float32 if is_chosen else None
         if options.chat:
-            return _chat(run, decoder, tokenizer, options, sampling)
-        answer = functools.partial(_answer, decoder, tokenizer, options, sampling)
+            return _chat(run, decoder, fallback, tokenizer, options, sampling)
+
+        def answer(prompts: Sequence[str]) -> None:
+            nonlocal decoder
+            decoder = _answer(decoder, fallback, tokenizer, options, sampling, prompts)
+
         if options.interactive:
             return interact(lambda line: answer([line]), is_end=lambda line: not line)
         answer(_prompts(options) or [""])
@@ -161,7 +176,12 @@ def _prompts(options: Arguments) -> list[str]:
 
 
 def _chat(
-    run: Path, decoder: Decoder, tokenizer: Tokenizer, options: Arguments, sampling: Sampling
+    run: Path,
+    decoder: Decoder,
+    fallback: Callable[[], Decoder] | None,
+    tokenizer: Tokenizer,
+    options: Arguments,
+    sampling: Sampling,
 ) -> int:
     from minilm.cli.chat import answer
     from minilm.generation.chat import Chat
@@ -180,25 +200,25 @@ def _chat(
         stops=options.stop,
         max_new_tokens=options.max_new_tokens,
         cached=not options.no_cache,
+        fallback=fallback,
     )
+    say = functools.partial(answer, chat, as_json=options.json, dtype_option=options.dtype)
     for message in messages:
-        answer(chat, message, as_json=options.json)
+        say(message)
     if options.prompt:
         return DONE
-    return interact(
-        lambda line: answer(chat, line, as_json=options.json),
-        is_end=lambda line: line.strip() == EXIT,
-    )
+    return interact(say, is_end=lambda line: line.strip() == EXIT)
 
 
 def _answer(
     decoder: Decoder,
+    fallback: Callable[[], Decoder] | None,
     tokenizer: Tokenizer,
     options: Arguments,
     sampling: Sampling,
     prompts: Sequence[str],
-) -> None:
-    """Print what follows each prompt; the rate goes to stderr."""
+) -> Decoder:
+    """Print what follows each prompt; the rate goes to stderr. Returns what the last tokens came from."""
     from minilm.generation.generate import Generation
     from minilm.generation.text_stream import TextStream
     from minilm.safe_text import running_text
@@ -212,6 +232,7 @@ def _answer(
         cached=not options.no_cache,
         max_length=max(map(len, ids)) + options.max_new_tokens + 1,
         speculate=options.speculate,
+        fallback=fallback,
     )
     streams = [TextStream(tokenizer, options.stop, prompt_ids) for prompt_ids in ids]
     texts = [""] * len(prompts)
@@ -245,22 +266,19 @@ def _answer(
             sys.stdout.write(running_text(remainder) + "\n")
         elif options.json:
             line = {"prompt": prompts[index], "text": texts[index], "tokens": tokens[index]}
-            print(json.dumps(line))
+            print(json.dumps(line | computed_by(generation.decoder)))
         else:
             print(running_text(prompts[index] + texts[index]))
             if index + 1 < len(prompts):
                 print("-" * 80)
     sys.stdout.flush()
+    note_fallback(decoder, generation.decoder)
     if generation.context_overflowed:
-        length = decoder.config.context_length
-        print(
-            f"note: longer than the context of {length} tokens, the older half of which was dropped "
-            "each time it was full",
-            file=sys.stderr,
-        )
+        note_overflow(decoder.config.context_length)
     count = sum(map(len, tokens))
     if count:
-        print(f"{counted(count, 'token')}, {count / seconds:.1f} tokens/s", file=sys.stderr)
+        print_rate(count, seconds, generation.decoder, options.dtype)
+    return generation.decoder
 
 
 def _read_stdin() -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from minilm.generation.decoder import Decoder
 from minilm.generation.generate import Generation, room_for_answer
@@ -35,14 +35,17 @@ class Chat:
         stops: Sequence[str] = (),
         max_new_tokens: int,
         cached: bool = True,
+        fallback: Callable[[], Decoder] | None = None,
     ) -> None:
         """``system``: what stands before the conversation; ``stops``: strings that end an answer.
+
+        ``fallback`` is as in `Generation`.
 
         Raises FormatError for a template that cannot be used.
         """
         self._decoder, self._tokenizer, self._template = decoder, tokenizer, template
         self._sampling, self._stops, self._cached = sampling, stops, cached
-        self._max_new_tokens = max_new_tokens
+        self._max_new_tokens, self._fallback = max_new_tokens, fallback
         self._turn_end = end_of_turn(template, tokenizer)
         self._generation: Generation | None = None
         self.messages: list[Message] = [{"role": "system", "content": system}] if system else []
@@ -50,6 +53,11 @@ class Chat:
         self.seconds = 0.0
         self.was_cut = False
         self.dropped_turns = 0
+
+    @property
+    def decoder(self) -> Decoder:
+        """What the last tokens came from."""
+        return self._decoder if self._generation is None else self._generation.decoder
 
     def answer(self, message: str) -> Generator[str, None, None]:
         """The answer in parts: one after each token, often empty, and what remains.
@@ -97,6 +105,7 @@ class Chat:
                 self._sampling,
                 cached=self._cached,
                 turn_end=self._turn_end,
+                fallback=self._fallback,
             )
         else:
             self._generation.restart(ids)

@@ -31,7 +31,12 @@ class Decoder(Protocol):
     model: Transformer
     config: ModelConfig
     device: torch.device
+    dtype: torch.dtype
     compiled: bool
+
+    @property
+    def products(self) -> dict[str, dict[int, int]]:
+        """Parts that were chosen by measurement, of each shape of a matrix by rows."""
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor: ...
 
@@ -46,12 +51,13 @@ class ModelDecoder:
     """The model's own forward pass, whatever its modules are."""
 
     compiled = False
+    products: dict[str, dict[int, int]] = {}  # noqa: RUF012  none is ever chosen
 
     def __init__(self, model: Transformer) -> None:
         self.model, self.config = model, model.config
         # Of a quantized model the integers say nothing about the dtype of keys and values.
         first = next(each for each in model.parameters() if each.is_floating_point())
-        self.device, self._dtype = first.device, first.dtype
+        self.device, self.dtype = first.device, first.dtype
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
         return self.all_logits(tokens, cache)[:, -1]  # b t V -> b V
@@ -69,7 +75,7 @@ class ModelDecoder:
             sequences,
             max_length=max_length,
             device=self.device,
-            dtype=self._dtype,
+            dtype=self.dtype,
         )
 
 

@@ -54,7 +54,7 @@ class FastDecoder:
             *(module._forward_pre_hooks for module in model.modules()),
         ]
         self.model, self.config, self.compiled = model, model.config, compiled
-        self.device, self._dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
+        self.device, self.dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
         self._embedding = model.embedding
         with torch.no_grad():
             blocks = [FastBlock(block, model.config) for block in model.blocks]  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ class FastDecoder:
             sequences,
             max_length=max_length,
             device=self.device,
-            dtype=self._dtype,
+            dtype=self.dtype,
             fixed_shapes=self.compiled or self.device.type == "cuda",
         )
         if self.compiled:
@@ -115,7 +115,7 @@ class FastDecoder:
         for shape, products in by_shape.items():
             if not products[0].counts or products[0].is_chosen(rows):
                 continue
-            x = torch.ones(rows, shape[1], dtype=self._dtype)
+            x = torch.ones(rows, shape[1], dtype=self.dtype)
             size = (
                 f"{rows} x {shape[1]} by {shape[1]} x {shape[0]}, {len(products)} matrices of {len(every)}, "
                 f"{sum(each.weight.nbytes for each in every):,} bytes"
@@ -132,9 +132,15 @@ class FastDecoder:
 
             names = {"linear": 1} | {f"{parts} parts": parts for parts in products[0].counts}
             ways = [(name, partial(run, parts)) for name, parts in names.items()]
-            parts = names[choose(f"{size}, {self._dtype}", ways, read)]
+            parts = names[choose(f"{size}, {self.dtype}", ways, read)]
             for product in products:
                 product.choose(rows, parts)
+
+    @property
+    def products(self) -> dict[str, dict[int, int]]:
+        """Parts that were chosen by measurement, of each shape of a matrix by rows."""
+        chosen = [product for product in self._products() if product.parts]
+        return {" x ".join(map(str, each.weight.shape)): each.parts for each in chosen}
 
     def _products(self) -> Iterator[SplitLinear]:
         for block in dict.fromkeys(self._blocks):
@@ -284,18 +290,18 @@ class SplitLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = weight, bias
         self.counts = self._counts()
-        self._parts: dict[int, int] = {}  # by number of rows
+        self.parts: dict[int, int] = {}  # that were chosen, by number of rows
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.computed(x, self._parts.get(x.shape[0], 1))
+        return self.computed(x, self.parts.get(x.shape[0], 1))
 
     def is_chosen(self, rows: int) -> bool:
         """Whether `choose` was called for so many rows."""
-        return rows in self._parts
+        return rows in self.parts
 
     def choose(self, rows: int, parts: int) -> None:
         """Into how many parts, one of ``counts`` or 1, a product of so many rows is split."""
-        self._parts[rows] = parts
+        self.parts[rows] = parts
 
     def computed(self, x: Tensor, parts: int) -> Tensor:
         """As torch does it with 1, else the same as so many products."""

@@ -7,7 +7,7 @@ the context is full: the rest is read again from position 0, with a cache and wi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeGuard
 
@@ -190,7 +190,7 @@ class Generation:
 
     ``sequences`` holds the token ids of each, prompts included; ``unfinished`` are the indices of those
     without an end-of-text token for which `stop` was not called. ``context_overflowed``: one of them has been
-    longer than the context.
+    longer than the context. ``decoder``: what the last tokens came from.
     """
 
     def __init__(
@@ -204,14 +204,18 @@ class Generation:
         max_length: int | None = None,
         speculate: int = 0,
         turn_end: int | None = None,
+        fallback: Callable[[], Decoder] | None = None,
     ) -> None:
         """``max_length``: tokens that a text will have at most, if fewer than the context length.
 
         ``speculate``: how many drafted tokens a pass looks at, of a single text with a cache.
 
         ``turn_end``: a token that ends a text besides those of ``tokenizer``.
+
+        ``fallback``: makes the decoder, of the same model, that goes on from an output that is not finite.
         """
-        self._decoder, self._tokenizer, self._sampling = decoder, tokenizer, sampling
+        self.decoder, self._tokenizer, self._sampling = decoder, tokenizer, sampling
+        self._fallback = fallback
         self._ends = {tokenizer.end_of_text, *tokenizer.other_ends, turn_end}
         self._context_length = decoder.config.context_length
         # Without a prompt the text begins where a document does; some tokenizers have no such token.
@@ -250,7 +254,6 @@ class Generation:
         self.sequences, self._window_starts, self.unfinished = [list(prompt)], [0], [0]
         self._drafts, self._ahead = Drafts(self._speculate), []
 
-    @torch.inference_mode()
     def step(self) -> dict[int, int]:
         """The next token of every unfinished text, by its index; a text that ended is absent.
 
@@ -258,7 +261,10 @@ class Generation:
         """
         if not self.unfinished:
             return {}
-        logits = self._next_logits()[:, : self._tokenizer.vocab_size].float().cpu()
+        logits = self._next_logits()
+        if self._fallback is not None and not logits.isfinite().all():
+            self._fall_back(self._fallback())
+            logits = self._next_logits()
         generators = [self._generators[index] for index in self.unfinished]
         sequences = [self.sequences[index] for index in self.unfinished]
         sampled = choose(logits, self._sampling, generators, sequences)
@@ -271,8 +277,20 @@ class Generation:
                 self.sequences[index].append(token)
         return new_tokens
 
+    def _fall_back(self, decoder: Decoder) -> None:
+        """Read the texts again, with ``decoder``: the keys and values so far may not be finite either."""
+        self.decoder, self._fallback, self._ahead = decoder, None, []
+        if self._cache is not None:
+            self._rows = list(self.unfinished)
+            self._cache = decoder.new_cache(len(self._rows), self._cache.max_length)
+
     def _next_logits(self) -> Tensor:
-        """(unfinished texts, V), of the token after each."""
+        """(unfinished texts, V), on the CPU in float32, of the token after each."""
+        return self._decoded()[:, : self._tokenizer.vocab_size].float().cpu()
+
+    @torch.inference_mode()
+    def _decoded(self) -> Tensor:
+        """(unfinished texts, V), as the decoder has them."""
         moved = set()
         for index in self.unfinished:
             start = window_start(len(self.sequences[index]), self._context_length)
@@ -284,7 +302,7 @@ class Generation:
             self._ahead = []
         if self._cache is None:
             windows = [self._window(index) for index in self.unfinished]
-            return torch.cat([self._decoder.model(window)[:, -1] for window in windows])
+            return torch.cat([self.decoder.model(window)[:, -1] for window in windows])
         for row, index in enumerate(self._rows):
             if index not in self.unfinished:
                 self._cache.lengths[row] = 1
@@ -293,7 +311,7 @@ class Generation:
             return logits_ahead
         if not moved and all(self._has_one_unread(row) for row in rows):
             last = [self.sequences[index][-1:] for index in self._rows]
-            return self._decoder(self._tensor(last), self._cache)[rows]
+            return self.decoder(self._tensor(last), self._cache)[rows]
         # Texts of different lengths are read one by one, each into its own row of the cache.
         logits = []
         for row in rows:
@@ -301,7 +319,7 @@ class Generation:
             if index in moved:
                 cache.clear()
             unread = self._window(index)[:, cache.lengths[0] :]
-            logits.append(self._decoder(unread, cache))
+            logits.append(self.decoder(unread, cache))
             self._cache.lengths[row] = cache.lengths[0]
         return torch.cat(logits)
 
@@ -321,7 +339,7 @@ class Generation:
         drafts = self._drafts.next(text, room)
         if not drafts or not cache.forgets_exactly(len(text) + len(drafts)):
             return None
-        after = self._decoder.all_logits(self._tensor([[text[-1], *drafts]]), cache)[0]  # t V
+        after = self.decoder.all_logits(self._tensor([[text[-1], *drafts]]), cache)[0]  # t V
         self._ahead = [(draft, row[None]) for draft, row in zip(drafts, after[1:], strict=True)]
         return after[:1]
 
@@ -336,7 +354,7 @@ class Generation:
         return self._tensor([self.sequences[index][self._window_starts[index] :]])
 
     def _tensor(self, rows: list[list[int]]) -> Tensor:
-        return torch.tensor(rows, device=self._decoder.device)
+        return torch.tensor(rows, device=self.decoder.device)
 
 
 def window_start(length: int, context_length: int) -> int:

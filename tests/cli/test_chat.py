@@ -9,6 +9,7 @@ import shutil
 import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -63,6 +64,8 @@ def test_one_turn_prints_the_answer_and_ends(
         "prompt": "Hi",
         "text": "\x1b[31m",
         "tokens": [*b"\x1b[31m"],
+        "dtype": "float32",
+        "products": ANY,
     }
     assert caplog.text == ""
 

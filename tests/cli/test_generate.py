@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -84,7 +85,11 @@ def test_several_prompts_at_once(tiny_run: Path, capsys: Capture) -> None:
     prompt_options = [part for prompt in prompts for part in ("--prompt", prompt)]
     together = answered(capsys, *options, *prompt_options)
     assert [line["prompt"] for line in together] == prompts
-    assert together == [answered(capsys, *options, "--prompt", p)[0] for p in prompts]
+    for line in together:
+        assert list(line.pop("products").values()) == [{"3": ANY}] * 5
+        alone = answered(capsys, *options, "--prompt", line["prompt"])[0]
+        assert list(alone.pop("products").values()) == [{"1": ANY}] * 5
+        assert line == alone
     assert main([*options, *prompt_options]) == 0
     printed = capsys.readouterr().out
     assert all(running_text(line["prompt"] + line["text"]) in printed for line in together)

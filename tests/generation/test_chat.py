@@ -76,6 +76,32 @@ def test_what_was_read_of_the_history_changes_nothing(name: str) -> None:
     assert answers[0] == answers[1]
 
 
+@pytest.mark.parametrize("name", ["llama", "fast"])
+@pytest.mark.parametrize("cached", [True, False])
+def test_an_output_that_is_not_finite_changes_the_decoder_and_nothing_else(
+    name: str, cached: bool
+) -> None:
+    config = ModelConfig(**(ARCHITECTURES[name] | {"context_length": 300}))
+    broken = random_model(config)
+    broken.embedding.token.weight[ord("x")] = torch.nan
+    good, made = make_decoder(random_model(config)), []
+    answers = []
+    for decoder in (make_decoder(broken), good):
+        chat = Chat(
+            decoder,
+            ByteTokenizer(),
+            PLAIN,
+            Sampling(temperature=0.7, seed=3),
+            max_new_tokens=7,
+            cached=cached,
+            fallback=lambda: made.append(1) or good,
+        )
+        answers.append(["".join(chat.answer(message)) for message in ("a", "x", "bx")])
+        assert chat.decoder is good
+    assert answers[0] == answers[1]
+    assert made == [1]
+
+
 def test_of_the_history_nothing_is_read_again() -> None:
     decoder: Any = Scripted(iter(b"abc\0 d \0e\0"), 256, 400)
     chat = Chat(decoder, ByteTokenizer(), PLAIN, Sampling(temperature=0), max_new_tokens=8)

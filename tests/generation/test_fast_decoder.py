@@ -227,7 +227,7 @@ def test_drafts_leave_the_text_as_it_is(
         generation = Generation(
             decoder, loaded.tokenizer, [repeated], sampling, speculate=drafts, max_length=80
         )
-        generation._decoder = Counted(decoder, counted)
+        generation.decoder = Counted(decoder, counted)
         for _ in range(36):
             generation.step()
         texts[drafts] = generation.sequences
