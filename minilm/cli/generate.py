@@ -65,8 +65,8 @@ class Arguments:
     no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compute the whole text again for every token: the same tokens in float32, slower."""
     speculate: int = 0
-    """Look at so many tokens in one pass that followed the last ones before: the same text, faster where it
-    repeats itself; one prompt only."""
+    """Look at so many tokens in one pass that followed the last ones before: the same text in float32, faster
+    where it repeats itself; one prompt only."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto: cuda, else mps, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

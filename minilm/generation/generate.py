@@ -57,10 +57,10 @@ def generate(
     ``model`` and ``tokenizer`` are those of `minilm.load`; ``temperature`` 0 takes the most likely
     token each time. The text ends after ``max_new_tokens`` tokens, at the end of a document, or before
     the first of ``stop``. ``cached=False`` computes the whole text again for every token: in float32
-    the same text, slower. ``speculate``: so many tokens that followed before are looked at in one pass: the
-    same text, faster where it repeats itself. ``tune``: measure, once, which way of computing is faster on
-    this CPU. Raises ConfigError for a setting out of range, TokenizerError for a prompt that has no tokens of
-    this model, FormatError for a template that cannot be used.
+    the same text, slower. ``speculate``: so many tokens that followed before are looked at in one pass: in
+    float32 the same text, faster where it repeats itself. ``tune``: measure, once, which way of computing is
+    faster on this CPU. Raises ConfigError for a setting out of range, TokenizerError for a prompt that has no
+    tokens of this model, FormatError for a template that cannot be used.
     """
     check_count(max_new_tokens)
     check_count(speculate, "speculate")

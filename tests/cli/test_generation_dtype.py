@@ -119,3 +119,11 @@ def test_the_parts_of_products_are_in_the_json(
     for line in generated(capsys, run, *options):
         assert line["products"][f"256 x {TINY['d_model']}"] == {"2": parts}
     assert generated(capsys, run, *options, "--tune", "off")[0]["products"] == {}
+
+
+@pytest.mark.parametrize("option", ["--no-cache", "--speculate INT"])
+def test_the_same_text_is_promised_in_float32_alone(option: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    help_text = " ".join(re.sub("[│|]", "", capsys.readouterr().out).split())
+    assert re.search(rf"{option} [^:]*: the same \w+ in float32,", help_text)
