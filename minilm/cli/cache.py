@@ -1,4 +1,4 @@
-"""`cache`: texts that were encoded, copies of datasets, what they take on the disk, and removing them."""
+"""`cache`: texts that were encoded, copies of datasets, choices that were measured; and removing them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import tyro
+
 from minilm.cli.entry import DONE, parse_arguments, run_command
 from minilm.data.cache import (
     LIMIT_VARIABLE,
+    TUNING,
     CacheEntry,
+    count_choices,
     default_cache,
     prune,
     read_copies,
@@ -22,10 +26,14 @@ from minilm.units import counted, format_bytes, format_count, format_seconds, pa
 
 @dataclass(frozen=True)
 class Arguments:
-    """The tokens that training keeps of each text, and copies of datasets: what is removed is made again."""
+    """The tokens that training keeps of each text, and copies of datasets: what is removed is made again.
+    Choices of dtype, attention and products: removed, they are measured again, and may come out otherwise.
+    """
 
     prune: str | None = None
     """Remove what was not used for longest until this size is left: 5GB, 500MiB, 0."""
+    forget_tuning: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Remove the choices that were measured."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "minilm cache") -> int:
@@ -40,6 +48,8 @@ def _run(options: Arguments) -> int:
         size = 0 if options.prune.strip() == "0" else parse_bytes(options.prune, "--prune")
         for entry in prune(cache, size, with_copies=True):
             print(f"removed  {_line(entry)}")
+    if options.forget_tuning:
+        (cache / TUNING).unlink(missing_ok=True)
     entries = read_entries(cache)
     copies = read_copies(cache)
     for entry in (*entries, *copies):
@@ -55,6 +65,11 @@ def _run(options: Arguments) -> int:
         print(
             f"{cache / 'datasets'}: {counted(len(copies), 'copy', 'copies')} of datasets, "
             f"{copied}; removed by --prune alone"
+        )
+    if (cache / TUNING).is_file():
+        print(
+            f"{cache / TUNING}: {counted(count_choices(cache), 'choice')} of dtype, attention and products, "
+            "measured; removed by --forget-tuning alone"
         )
     return DONE
 

@@ -4,7 +4,7 @@ An entry is a folder CACHE/tokens/KEY that minilm/data/shards.py writes: a text'
 that was trained for a mixture. Its time of use is its modification time. Only files that are written there
 are removed: a training process that has one mapped keeps it until it ends. A copy is a file
 CACHE/datasets/NAME.jsonl of minilm/text/hugging_face.py; it would have to be fetched again, so it is removed
-on request alone.
+on request alone. CACHE/tuning.json has choices that were measured (minilm/generation/tuning.py).
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilm.errors import InputError
+from minilm.errors import FormatError, InputError
 from minilm.files import target_of_temporary
+from minilm.formats.json_file import read_object
 from minilm.units import parse_bytes
 
 # meta.json is removed first: an entry without it is incomplete.
 META = "meta.json"
+TUNING = "tuning.json"
 TOKENIZER = "tokenizer.json"
 MIXTURE_TOKENIZER = "mixture-tokenizer.json"
 NAMES = re.compile(
@@ -100,6 +102,14 @@ def read_copies(cache: Path) -> list[CacheEntry]:
                 CacheEntry(path, status.st_size, status.st_mtime, None, None, is_copy=True)
             )
     return sorted(copies, key=lambda copy: -copy.used)
+
+
+def count_choices(cache: Path) -> int:
+    """Choices that were measured, for all processors; of a file that cannot be read none is used."""
+    with contextlib.suppress(FormatError, OSError):
+        processors = read_object(cache / TUNING).values()
+        return sum(len(choices) for choices in processors if isinstance(choices, dict))
+    return 0
 
 
 def is_key(name: str) -> bool:

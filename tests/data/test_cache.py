@@ -13,6 +13,7 @@ from minilm.data.cache import CacheEntry, prune, read_entries, size_limit
 from minilm.data.shards import find, prepare
 from minilm.errors import InputError
 from minilm.files import temporary_name
+from minilm.generation import tuning
 from minilm.text.corpora import open_corpus
 from minilm.text.tokenizer_training import build_tokenizer
 
@@ -203,6 +204,26 @@ def test_the_verb_lists_and_removes(
     monkeypatch.setenv("MINILM_CACHE", str(tmp_path / "none"))
     assert main([]) == 0
     assert "0 texts, 0 bytes" in capsys.readouterr().out
+
+
+def test_choices_that_were_measured_are_listed_and_removed_on_request_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINILM_CACHE", str(tmp_path))
+    for question in "ab":
+        tuning.choose(question, [("one", lambda: None)])
+    path = tmp_path / tuning.FILE
+    line = f"{path}: 2 choices of dtype, attention and products, measured; removed by"
+    for arguments in ([], ["--prune", "0"]):
+        assert main(arguments) == 0
+        assert line in capsys.readouterr().out
+    path.write_text("[1]")
+    assert main([]) == 0
+    assert f"{path}: 0 choices of" in capsys.readouterr().out
+    for _ in range(2):
+        assert main(["--forget-tuning"]) == 0
+        assert tuning.FILE not in capsys.readouterr().out
+        assert not path.exists()
 
 
 def test_a_cache_that_is_a_file_is_refused(
