@@ -44,3 +44,19 @@ def test_a_message_goes_above_the_progress_bar(capsys: Capture) -> None:
     lines = capsys.readouterr().err.replace("\r", "\n").split("\n")
     assert "a message" in [line.strip() for line in lines]  # alone on its line
     assert any("2/3" in line for line in lines[lines.index("a message") :])
+
+
+@pytest.mark.parametrize(("is_terminal", "longest"), [(True, 80), (False, 118)])
+def test_a_message_is_wrapped_between_words_on_a_terminal_alone(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, is_terminal: bool, longest: int
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    message = "step      2   " + " ".join(["well-known"] * 9 + ["words"]) + "\nand more"
+    with messages_on_stderr():
+        LOGGER.info(message)
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert max(map(len, (first, *rest))) <= longest
+    assert " ".join((first, *rest)) == message.replace("\n", " ")
+    assert first.startswith("step      2   well-known ")
+    assert len(rest) == (2 if is_terminal else 1)
