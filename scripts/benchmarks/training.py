@@ -51,7 +51,13 @@ BEST = {
 # Layers, heads, width, context: the shapes whose steady rates are compared, and the steps timed.
 SHAPES = {"small": (4, 4, 128, 64, 300), "large": (6, 6, 384, 256, 12)}
 PEER_BATCH = 12
-PROGRAMS = ("peer", "peer_compiled", "minilm", "minilm_compiled")
+# What each program whose steady rate is measured runs with besides.
+COMPILATION = {
+    "minilm": "--train.compile off",
+    "minilm_compiled": "--train.compile on",
+    "peer": "--compile=False",
+    "peer_compiled": "--compile=True",
+}
 # nanoGPT's model: learned positions, no biases, a tied head; and its optimizer.
 PEER_MODEL = {
     "--train.optimizer": "adamw",
@@ -176,17 +182,14 @@ def rates(bench: Bench) -> dict[str, Any]:
             f"--n_embd={width} --max_iters={steps} --lr_decay_iters={steps}"
         )
         options = PEER_MODEL | shape
-        runs: dict[str, list[dict[str, Any]]] = {program: [] for program in PROGRAMS}
+        runs: dict[str, list[dict[str, Any]]] = {program: [] for program in COMPILATION}
         for _ in range(bench.repeats):
-            runs["minilm"].append(bench.train(options | {"--train.compile": "off"}))
-            runs["minilm_compiled"].append(bench.train(options | {"--train.compile": "on"}))
-            if bench.peer is not None:
-                for program, compiled in (("peer", False), ("peer_compiled", True)):
-                    if compiled and name == "large":
-                        continue
-                    runs[program].append(
-                        bench.train_peer(f"--compile={compiled} {flags}", context * PEER_BATCH)
-                    )
+            for program, flag in COMPILATION.items():
+                if not program.startswith("peer"):
+                    runs[program].append(bench.train(options | dict([flag.split()])))
+                elif bench.peer is not None and (program, name) != ("peer_compiled", "large"):
+                    tokens = context * PEER_BATCH
+                    runs[program].append(bench.train_peer(f"{flag} {flags}", tokens))
         results[name] = {
             "command": command_line(options),
             "peer_command": f"train.py config/train_shakespeare_char.py {flags}",

@@ -28,7 +28,12 @@ check_dependencies()
 from minilm import files  # noqa: E402
 from minilm.units import counted  # noqa: E402
 from scripts.benchmarks.runs import FIXED  # noqa: E402
-from scripts.benchmarks.training import MOST_PARAMETERS, PEER_BATCH, REACH  # noqa: E402
+from scripts.benchmarks.training import (  # noqa: E402
+    COMPILATION,
+    MOST_PARAMETERS,
+    PEER_BATCH,
+    REACH,
+)
 from scripts.benchmarks.training import SHAPES as BENCH_SHAPES  # noqa: E402
 from scripts.tools.pictures import IMAGES, screenshot  # noqa: E402
 
@@ -194,15 +199,20 @@ def rates(figures: dict[str, Any]) -> str:
     large = parts[-1]["medians"]["minilm"]
     dtypes = {run.get("dtype", "float32") for part in parts for run in part["runs"]["minilm"]}
     lines.append(
-        f"\nnanoGPT in float32, minilm in {' and '.join(sorted(dtypes))}, as each does by itself."
+        f"\nnanoGPT in float32, minilm in {' and '.join(sorted(dtypes))}, as each does by itself. A rate is "
+        "the median of the rounds, a ratio the median of those within a round: not the ratio of two medians."
     )
     lines.append(
         f"\nAt the last shape minilm's {large['rate']:,.0f} tokens/s are {large['utilisation']:.0%} of the "
         f"{large['peak_flops'] / 1e9:.0f} GFLOP/s that this machine's matrix products reach in the same "
-        "precision, measured in the same process.\n\nThe commands, with and without compilation:\n"
+        "precision, measured in the same process.\n\nThe commands; compiled, minilm ran with "
+        f"`{COMPILATION['minilm_compiled']}` and nanoGPT with `{COMPILATION['peer_compiled']}` instead:\n"
     )
     for part in parts:
-        lines += [f"    python {_complete(part['command'])}", f"    python {part['peer_command']}"]
+        lines += [
+            f"    python {_complete(part['command'])} {COMPILATION['minilm']}",
+            f"    python {part['peer_command']} {COMPILATION['peer']}",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import runpy
 import subprocess
 import sys
 from importlib import import_module
@@ -235,6 +237,27 @@ def test_every_benchmarked_option_is_one_of_train(capsys: pytest.CaptureFixture[
         for option, value in table.items():
             assert f"{option} " in known, option
             assert option != "--preset" or value in PRESETS
+
+
+def test_the_commands_that_are_printed_of_the_rates_are_those_that_ran() -> None:
+    class Machine:
+        repeats, peer = 1, Path("checkout")
+
+        def train(self, options: dict) -> dict:
+            commands.add(frozenset(runs.command_line(options).split()))
+            return {"rate": 2.0, "utilisation": 0.5, "peak_flops": 1e9}
+
+        def train_peer(self, flags: str, tokens: int) -> dict:
+            commands.add(frozenset(f"train.py config/train_shakespeare_char.py {flags}".split()))
+            return {"rate": 1.0}
+
+    commands: set[frozenset[str]] = set()
+    performance = runpy.run_path(str(ROOT / "scripts" / "tools" / "performance.py"))
+    text = performance["rates"]({"rates": training.rates(Machine())})
+    printed = re.findall("^    python (.+)$", text, re.M)
+    assert len(printed) == 4
+    assert {frozenset(line.split()) for line in printed} <= commands
+    assert len(commands) == 7  # nanoGPT's larger shape is not compiled
 
 
 def test_the_run_of_the_peers_length_ends_within_it() -> None:
