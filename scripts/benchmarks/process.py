@@ -74,10 +74,14 @@ def check_out(out: Path | None) -> bool:
 
 def write_results(results: Mapping[str, Any], out: Path | None) -> None:
     """Print JSON, and write it to ``out`` too."""
-    text = json.dumps(results, indent=2)
-    print(text, flush=True)
+    print(json.dumps(results, indent=2), flush=True)
+    save_results(results, out)
+
+
+def save_results(results: Mapping[str, Any], out: Path | None) -> None:
+    """Write JSON to ``out``, where there is one."""
     if out is not None:
-        files.write_bytes(out, f"{text}\n".encode())
+        files.write_bytes(out, f"{json.dumps(results, indent=2)}\n".encode())
 
 
 def torch_machine() -> dict[str, Any]:

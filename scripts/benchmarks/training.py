@@ -20,7 +20,7 @@ from scripts.benchmarks import nanogpt
 from scripts.benchmarks.costs import memory, saving
 from scripts.benchmarks.default_text import default_text
 from scripts.benchmarks.gpu import STAGES, gpu
-from scripts.benchmarks.process import check_out, torch_machine, write_results
+from scripts.benchmarks.process import check_out, save_results, torch_machine, write_results
 from scripts.benchmarks.runs import Bench, command_line, medians
 
 TARGET = 1.88  # nats a character: what nanoGPT's README says of its run on a CPU
@@ -95,7 +95,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--out", type=Path, help="write the JSON there too")
     options = parser.parse_args(arguments)
-    for path in (options.data, *([options.peer / "train.py"] if options.peer else [])):
+    checkouts = (options.peer, "train.py"), (options.nanochat, "nanochat/gpt.py")
+    for path in (options.data, *(folder / file for folder, file in checkouts if folder)):
         if not path.is_file():
             print(f"error: {path}: no such file, expected a text and a checkout", file=sys.stderr)
             return 2
@@ -108,9 +109,13 @@ def main(arguments: Sequence[str]) -> int:
         data, nanochat = options.data.resolve(), options.nanochat and options.nanochat.resolve()
         bench = Bench(Path(folder), data, options.repeats, options.peer, nanochat)
         parts = PARTS | {"gpu": partial(gpu, stages=options.stages)}
-        results = {part: parts[part](bench) for part in options.only}
-    date = datetime.date.today().isoformat()
-    write_results({"machine": torch_machine(), "date": date, **results}, options.out)
+        results: dict[str, Any] = {"date": datetime.date.today().isoformat()}
+        for part in options.only:
+            results[part] = parts[part](bench)
+            # After a part: torch, which it imports, would be in the memory that is measured of a process.
+            results = {"machine": torch_machine()} | results
+            save_results(results, options.out)
+    write_results(results, options.out)
     return 0
 
 

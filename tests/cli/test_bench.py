@@ -165,6 +165,40 @@ def test_the_stages_of_the_gpu_are_chosen_by_name(monkeypatch: pytest.MonkeyPatc
     assert all(options["--preset"] == "small" for options in machine.options)
 
 
+@pytest.mark.parametrize(
+    ("option", "file"), [("--peer", "train.py"), ("--nanochat", "nanochat/gpt.py")]
+)
+def test_a_folder_that_is_no_checkout_is_told_before_anything_runs(
+    option: str,
+    file: str,
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(training, "Bench", None)
+    assert training.main(["--data", str(text_file), option, str(tmp_path)]) == 2
+    expected = f"error: {tmp_path / file}: no such file, expected a text and a checkout\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_what_was_measured_before_a_failure_is_in_the_file(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(bench: object) -> dict:
+        raise SystemExit("error: nanochat: exit 1")
+
+    parts = {"quality": lambda bench: {"target": 1.88}, "default_text": fails}
+    monkeypatch.setattr(training, "PARTS", parts)
+    monkeypatch.setattr(training, "Bench", lambda *_: None)
+    out = tmp_path / "figures.json"
+    with pytest.raises(SystemExit, match="nanochat"):
+        training.main(["--data", str(text_file), "--out", str(out)])
+    figures = json.loads(out.read_text(encoding="utf-8"))
+    assert figures.keys() == {"machine", "date", "quality"}
+    assert figures["quality"] == {"target": 1.88}
+
+
 # A program with the shape of nanoGPT's: what it reads, prints and leaves behind when it ends.
 PREPARE = """
 import numpy as np
