@@ -6,7 +6,7 @@ device; on CUDA the allocator is read besides.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,12 +173,12 @@ def _run(
             saved_storages[storage.data_ptr()] = storage
         return tensor.detach()  # an output that its own graph holds would never be freed
 
-    before = _allocated(device)
-    precision = (
+    precision: AbstractContextManager[object] = (
         nullcontext()
         if dtype == "float32"
         else torch.autocast(device.type, dtype=getattr(torch, dtype))
     )
+    before = _allocated(device, precision)
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with torch.enable_grad(), hooks, precision:  # a caller may have turned gradients off
         loss = next_token_loss(model, tokens, targets)
@@ -191,9 +191,15 @@ def _run(
     return saved, after - before, torch.cuda.max_memory_allocated(device) - before
 
 
-def _allocated(device: torch.device) -> int | None:
+def _allocated(device: torch.device, precision: AbstractContextManager[object]) -> int | None:
     if device.type != "cuda":
         return None
+    # cuBLAS allocates its workspace at the first product of each thread, and the backward pass has its own.
+    x = torch.ones(8, 8, device=device, requires_grad=True)
+    with torch.enable_grad(), precision:
+        total = (x @ x).sum()
+    torch.autograd.grad(total, x)
+    del x, total
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.memory_allocated(device)

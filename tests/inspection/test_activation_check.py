@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from minilm.config import ModelConfig
@@ -19,7 +21,11 @@ from minilm.costs.activations import activations
 from minilm.costs.forward_pass import EXPLICIT_UP_TO
 from minilm.costs.trained import Trained
 from minilm.errors import InputError
-from minilm.inspection.activation_check import check_activations, measure_activations
+from minilm.inspection.activation_check import (
+    _allocated,
+    check_activations,
+    measure_activations,
+)
 from minilm.ledger import components
 from minilm.model.transformer import Transformer
 from tests.strategies import model_configs
@@ -242,6 +248,36 @@ def test_on_cuda_the_allocator_agrees(dtype: str) -> None:
     assert measurement.predicted == pytest.approx(measurement.saved, rel=0.05)
     assert measurement.predicted == pytest.approx(measurement.allocated, rel=0.05)
     assert measurement.peak >= measurement.allocated
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cublas_has_its_workspace_before_the_allocator_is_read(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a card: a product in the forward pass and its two in the backward pass come first."""
+    events: list[Any] = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func is torch.ops.aten.mm.default:
+                events.append(args[0].dtype)
+            return func(*args, **(kwargs or {}))
+
+    def read(device: torch.device) -> int:
+        events.append("read")
+        return 512
+
+    ones = torch.ones
+    monkeypatch.setattr(torch, "ones", lambda *shape, device, **how: ones(*shape, **how))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", read)
+    precision = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+    with torch.no_grad(), Products():
+        assert _allocated(torch.device("cuda"), precision) == 512
+    assert events == [dtype, dtype, dtype, "read"]
 
 
 def test_nothing_is_held_after_a_measurement() -> None:
