@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from minilm.data.batches import Batch
 from minilm.errors import ConfigError
+from minilm.model.attention import without_plans
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.parallel.dropout import RowsOfDropout
 from minilm.parallel.process_group import world
@@ -187,9 +188,12 @@ class TrainStep:
 
     def _backward(self, parts: Tensor, *batch: Tensor) -> None:
         """Add gradients and loss of one micro-batch, of which a step has so many ``parts``."""
-        with self.runtime.autocast():
-            loss = self.loss(self.model, *batch) / parts
-        torch.autograd.backward(self.scaler.scale(loss))
+        is_staged = batch[0].shape[1] < self.length
+        # Of the backward pass too, which may recompute the forward pass.
+        with without_plans(self.runtime.device) if is_staged else contextlib.nullcontext():
+            with self.runtime.autocast():
+                loss = self.loss(self.model, *batch) / parts
+            torch.autograd.backward(self.scaler.scale(loss))
         self.loss_sum += loss.detach()
 
     def _update(self) -> None:

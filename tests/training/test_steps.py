@@ -17,8 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from minilm.config import TrainConfig
 from minilm.config.presets import PRESETS
 from minilm.data.shards import prepare
+from minilm.model.attention import without_plans
 from minilm.model.transformer import Transformer
 from minilm.text.corpora import open_corpus
+from minilm.training import train_step
 from minilm.training.data_source import DataSource
 from minilm.training.run_spec import RunSpec
 from minilm.training.runtime import resolve
@@ -95,6 +97,32 @@ def test_a_step_reads_nothing_back(make_trainer: Any, settings: dict) -> None:
     with Operations() as operations:
         trainer.train_step.reading()
     assert READS_BACK & operations.seen.keys(), "and this is what it looks like when one is read"
+
+
+def test_attention_has_no_plans_while_lengths_are_staged(
+    make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a card, where cuDNN would build them for each stage; recomputation is by the same kernels."""
+    monkeypatch.setattr(
+        train_step, "without_plans", lambda device: without_plans(torch.device("cuda"))
+    )
+    step = make_trainer(initial_context_length=4, growth_fraction=0.5, max_steps=8).train_step
+    step.model.blocks[0].register_full_backward_hook(
+        lambda *_: passes.append(("backward", torch.backends.cuda.cudnn_sdp_enabled()))
+    )
+    passes: list[tuple[Any, bool]] = []
+    loss = step.loss
+
+    def noted(model: Transformer, inputs: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        passes.append((inputs.shape[1], torch.backends.cuda.cudnn_sdp_enabled()))
+        value: torch.Tensor = loss(model, inputs, *others)
+        return value
+
+    step.loss = noted
+    for _ in range(5):
+        step.run()
+    assert passes[::2] == [(4, False), (4, False), (8, False), (8, False), (16, True)]
+    assert passes[1::2] == [("backward", has_plans) for _, has_plans in passes[::2]]
 
 
 @pytest.mark.parametrize("steps", [150, pytest.param(2000, marks=pytest.mark.slow)])
