@@ -2,9 +2,10 @@
 # scripts/tools/gpu.sh [--data FILE] [--peer NANOGPT] [--out FOLDER] [STAGE ...]
 #
 # What only a machine with a CUDA GPU can show, stage by stage. Each stage has its own time limit and leaves
-# FOLDER/STAGE.json (its status, seconds and result) and FOLDER/STAGE.log.
+# FOLDER/STAGE.json (its status, seconds and result) and FOLDER/STAGE.log. A stage that was stopped at its
+# limit has the result so far.
 #
-#   correct   the tests marked gpu: training, resuming, dtypes, compilation, generation, memory
+#   correct   the tests marked gpu, those that compile last: how many passed, which failed, which did not end
 #   mfu       bench.py train --only gpu: tokens/s of GPT-2 124M and the share of the card's peak
 #   best      ... the lowest loss at nanoGPT's size and its seconds (on tinyshakespeare as --data)
 #   rates     scripts/experiments/gpu_rates.py: steps and generated tokens a second
@@ -81,14 +82,21 @@ pathlib.Path(sys.argv[1]).write_text(text[:4_000_000], encoding="utf-8")
 END
 fi
 
-# run STAGE LIMIT: the stage's command, whose result, if it has one, goes to $work/result.json.
+# run STAGE LIMIT: the stage's command, whose result goes to $work/result.json.
 run() {
     case $1 in
     correct)
-        mapfile -t files < <(grep -rlE 'mark\.gpu' --include='test_*.py' tests)
-        timeout -k 10 "$2" "$python" -m pytest -p no:cacheprovider -W default -m gpu "${files[@]}"
+        # In this order the run that test_gpu.py compares with is made once.
+        mapfile -t files < <(grep -rlE 'mark\.gpu' --include='test_*.py' tests | LC_ALL=C sort)
+        timeout -k 10 "$2" "$python" -m pytest -p no:cacheprovider -p scripts.tools.gpu_tests -W default \
+            -m gpu "${files[@]}" --out "$work/result.json"
         ;;
-    rates) timeout -k 10 "$2" "$python" -W ignore scripts/experiments/gpu_rates.py ;;
+    rates)
+        timeout -k 10 "$2" "$python" -W ignore scripts/experiments/gpu_rates.py | tee "$work/lines"
+        local status=$? # timeout's, by pipefail
+        echo "[$(grep '^{' "$work/lines" | paste -sd, -)]" >"$work/result.json"
+        return $status
+        ;;
     *)
         timeout -k 10 "$2" "$python" scripts/bench.py train --only gpu --stages "$1" --repeats 1 \
             --data "$data" ${peer:+--peer "$peer"} --out "$work/result.json"

@@ -84,7 +84,8 @@ def test_the_default_stages_begin_with_correctness(gpu: Gpu, tmp_path: Path) -> 
     assert "tests/test_gpu.py" in correct
     assert [re.findall(r"--stages (\w+)", call) for call in benches] == [["mfu"], ["best"]]
     assert all("--only gpu" in call for call in benches)
-    assert result(folder, "correct")["result"] is None
+    assert "-p scripts.tools.gpu_tests" in correct
+    assert result(folder, "correct")["result"] == {"gpu": {"mfu": 0.4}}
     measured = result(folder, "mfu")
     assert measured["result"] == {"gpu": {"mfu": 0.4}}
     assert (measured["stage"], measured["outcome"], measured["status"]) == ("mfu", "passed", 0)
@@ -119,6 +120,66 @@ def test_a_stage_that_is_too_slow_is_stopped_and_the_next_one_runs(
     assert (stopped["outcome"], stopped["result"]) == ("stopped at its limit", None)
     assert stopped["limit"] == 1
     assert passed["outcome"] == "passed"
+
+
+def test_the_rates_are_the_lines_that_were_printed_until_the_limit(
+    gpu: Gpu, tmp_path: Path
+) -> None:
+    lines = """echo '{"rows": 64, "tokens_per_second": 7}'; echo a warning"""
+    assert gpu("rates", "--out", "passed", action=lines).returncode == 0
+    more = f"""{lines}; echo '{{"texts": 1}}'; sleep 100"""
+    assert gpu("rates", "--out", "stopped", action=more, LIMIT="1").returncode == 1
+    passed, stopped = (result(tmp_path / folder, "rates") for folder in ("passed", "stopped"))
+    assert passed["outcome"] == "passed"
+    assert passed["result"] == [{"rows": 64, "tokens_per_second": 7}]
+    assert stopped["outcome"] == "stopped at its limit"
+    assert stopped["result"] == [*passed["result"], {"texts": 1}]
+    assert "a warning" in (tmp_path / "passed" / "rates.log").read_text(encoding="utf-8")
+    assert gpu("rates", action="exit 3").returncode == 1
+    failed = result(tmp_path / "gpu-results", "rates")
+    assert (failed["outcome"], failed["status"], failed["result"]) == ("failed", 3, [])
+
+
+TESTS = """
+import os, pytest
+
+@pytest.mark.parametrize("options", [{"compile": "on"}, {}], ids=lambda value: "-".join(value) or "plain")
+def test_a_step(options):
+    if options:
+        os._exit(1)  # as at a limit
+
+def test_wrong():
+    raise AssertionError
+
+@pytest.fixture
+def absent():
+    pytest.skip("none")
+
+def test_absent(absent):
+    pass
+
+def test_another():
+    pass
+"""
+
+
+def test_the_tests_that_a_limit_cut_off_are_named_and_compile(tmp_path: Path) -> None:
+    (tmp_path / "test_card.py").write_text(TESTS, encoding="utf-8")
+    plugins = ["-p", "no:cacheprovider", "-p", "scripts.tools.gpu_tests"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugins, "test_card.py", "--out", "out.json"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8")) == {
+        "passed": 2,
+        "failed": ["test_card.py::test_wrong"],
+        "skipped": ["test_card.py::test_absent"],
+        "not_ended": ["test_card.py::test_a_step[compile]"],
+    }
 
 
 def test_a_stage_that_fails_is_told(gpu: Gpu, tmp_path: Path) -> None:
