@@ -19,11 +19,10 @@ import torch
 
 from minilm import files
 from minilm.costs.hardware import processor
-from minilm.data.cache import default_cache
+from minilm.data.cache import TUNING, default_cache
 from minilm.errors import InputError
 from minilm.formats.json_file import read_object
 
-FILE = "tuning.json"
 ROUNDS = 7
 # An alternative replaces what torch does by itself only where it is clearly faster, by the shortest time and
 # in most rounds: what else the machine does must not decide.
@@ -101,7 +100,7 @@ def _answers(remembered: Mapping[str, object], machine: str) -> dict[str, object
 
 def _path() -> Path | None:
     try:
-        return default_cache() / FILE
+        return default_cache() / TUNING
     except InputError:  # no home directory
         return None
 

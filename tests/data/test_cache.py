@@ -212,7 +212,7 @@ def test_choices_that_were_measured_are_listed_and_removed_on_request_alone(
     monkeypatch.setenv("MINILM_CACHE", str(tmp_path))
     for question in "ab":
         tuning.choose(question, [("one", lambda: None)])
-    path = tmp_path / tuning.FILE
+    path = tmp_path / tuning.TUNING
     line = f"{path}: 2 choices of dtype, attention and products, measured; removed by"
     for arguments in ([], ["--prune", "0"]):
         assert main(arguments) == 0
@@ -222,7 +222,7 @@ def test_choices_that_were_measured_are_listed_and_removed_on_request_alone(
     assert f"{path}: 0 choices of" in capsys.readouterr().out
     for _ in range(2):
         assert main(["--forget-tuning"]) == 0
-        assert tuning.FILE not in capsys.readouterr().out
+        assert tuning.TUNING not in capsys.readouterr().out
         assert not path.exists()
 
 

@@ -69,7 +69,7 @@ def test_it_is_measured_once_for_a_question_a_processor_and_a_torch(
     assert clock.calls == measured
     monkeypatch.setattr(tuning, "processor", lambda: "another")
     assert tuning.choose("q", [("usual", clock.work(1.0)), ("other", clock.work(2.0))]) == "usual"
-    choices = json.loads((tmp_path / "cache" / tuning.FILE).read_text())
+    choices = json.loads((tmp_path / "cache" / tuning.TUNING).read_text())
     assert [*choices.values()].count({"q": "other", "r": "other"}) == 1
     assert {"q": "usual"} in choices.values()
 
@@ -80,7 +80,7 @@ def test_a_file_that_says_nothing_is_measured_anew(
 ) -> None:
     alternatives = [("usual", clock.work(2.0)), ("other", clock.work(1.0))]
     tuning.choose("q", alternatives)
-    path = tmp_path / "cache" / tuning.FILE
+    path = tmp_path / "cache" / tuning.TUNING
     (place,) = json.loads(path.read_text())
     path.write_text(content.replace("PLACE", place))
     assert tuning.choose("q", alternatives) == "other"
@@ -91,11 +91,11 @@ def test_a_file_that_cannot_be_written_is_told_once(
     clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / tuning.FILE).mkdir()
+    (tmp_path / "cache" / tuning.TUNING).mkdir()
     tuning._note_unwritten.cache_clear()
     for _ in range(2):
         tuning.choose("q", [("usual", clock.work(2.0)), ("other", clock.work(1.0))])
-    assert [record.getMessage().count(tuning.FILE) for record in caplog.records] == [1]
+    assert [record.getMessage().count(tuning.TUNING) for record in caplog.records] == [1]
 
 
 def test_without_a_folder_to_write_it_is_measured_each_time(
@@ -112,7 +112,7 @@ def test_without_a_folder_to_write_it_is_measured_each_time(
 
 def test_the_answer_of_the_process_that_was_first_stays(clock: Clock, tmp_path: Path) -> None:
     """Another one writes while this one measures: its answer to the same question, and one to another."""
-    path = tmp_path / "cache" / tuning.FILE
+    path = tmp_path / "cache" / tuning.TUNING
     slow, fast = ("usual", clock.work(2.0)), ("other", clock.work(1.0))
     tuning.choose("earlier", [slow, fast])
     (place,) = json.loads(path.read_text())

@@ -166,5 +166,5 @@ def test_the_first_way_is_taken_where_another_is_hardly_faster(
     monkeypatch.setattr(tuning.time, "perf_counter", lambda: 0.0)
     tuned = measured(TrainConfig(batch_size=2), MODEL, 32, torch.float32)
     assert tuned == {"dtype": "float32", "attention": "explicit"}
-    (answers,) = json.loads((tmp_path / tuning.FILE).read_text()).values()
+    (answers,) = json.loads((tmp_path / tuning.TUNING).read_text()).values()
     assert [*answers.values()] == ["float32, explicit"]
