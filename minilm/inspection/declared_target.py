@@ -31,6 +31,13 @@ _SIZES = (
     *("patch_embeds_hidden_size", "upsample_initial_channel"),
 )
 
+_FIRST_LETTERS = 3
+# Types whose classes are another's, or have a name of their own.
+_OF_OTHER_NAMES = (
+    *("audio-spectrogram-transformer", "internlm3", "iquestcoder", "kimi_k2", "pp_chart2table"),
+    "shieldgemma2",
+)
+
 
 def open_config(name: str, path: Path, *, beside_weights: bool = False) -> Target:
     """What a config.json declares, of minilm or of any other. Raises InputError.
@@ -136,19 +143,28 @@ def hugging_face_target(
 def _is_of_other_code(config: Mapping[str, Any], model_type: str) -> bool:
     """Whether remote code makes the class that config.json names, and it is not that of its model_type.
 
-    Such code has another name, or another name stands in `auto_map` than in `architectures`.
+    Such code has another name, or another name stands in `auto_map` than in `architectures`. Without an
+    `auto_map` a name is another where not even its first letters are those of the type.
     """
     remote = config.get("auto_map")
     named = class_name_of(config)
-    if not isinstance(remote, Mapping) or not named or model_type in REMOTE_TYPES:
+    if not named or model_type in (*REMOTE_TYPES, *_OF_OTHER_NAMES):
         return False
+    if not isinstance(remote, Mapping):
+        first = [_letters(each)[:_FIRST_LETTERS] for each in (named, model_type)]
+        short = min(map(len, first))
+        return first[0][:short] != first[1][:short]
     models = {
         str(path).rpartition(".")[2]
         for auto, path in remote.items()
         if auto.startswith("AutoModel")
     }
-    name, kind = ("".join(filter(str.isalnum, each)).lower() for each in (named, model_type))
+    name, kind = _letters(named), _letters(model_type)
     return not name.startswith(kind) or (bool(models) and named not in models)
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()
 
 
 def _quantized_note(config: Mapping[str, Any]) -> str:

@@ -370,7 +370,11 @@ def _longcat_flash(random: Random) -> Config:
     if random.random() < 0.5:
         nope, rope = config.get("qk_nope_head_dim", 128), config.get("qk_rope_head_dim", 64)
         config["qk_head_dim"] = nope + rope
-    return config | {"num_layers": random.randint(1, 3), "ffn_hidden_size": width}
+    count = random.randint(1, 3)
+    of_layers = random.choice([{"num_layers": count}, {"num_hidden_layers": 2 * count}])
+    if random.random() < 0.3:
+        of_layers = {"num_layers": count, "num_hidden_layers": 2 * count}
+    return config | of_layers | {"ffn_hidden_size": width}
 
 
 BART_DECODERS = ("bart", "mbart", "mvp", "pegasus", "plbart", "blenderbot", "blenderbot-small")

@@ -49,6 +49,8 @@ SIZES = {
     **dict.fromkeys(("max_position_embeddings", "image_size"), 224),
 }
 _TWO_STAGES = {"depths": [1, 1], "num_heads": [2, 4], "out_features": None, "out_indices": None}
+# transformers 5.23 saves them under names that it does not load again: no file is such.
+UNREADABLE = ("kimi_k25",)
 # What else a type needs to be built, or to be small.
 MORE: dict[str, dict[str, Any]] = {
     "chameleon": {"vocabulary_map": {}, "vq_config.base_channels": 32},
@@ -235,6 +237,8 @@ def main(types: Sequence[str]) -> int:
                 )
             else:
                 kind, text = outcome(model)
+                if kind == "mismatch" and model_type in UNREADABLE:
+                    kind = "unreadable as saved"
             counts[mapping, kind] += 1
             if not kind.endswith("right"):
                 print(f"{mapping} {model_type} {kind}: {text}", flush=True)

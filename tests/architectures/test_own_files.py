@@ -163,12 +163,17 @@ def test_a_pattern_of_windows_in_letters() -> None:
     [
         ("bert", "JinaBertForMaskedLM", True),
         ("deepseek_v3", "DeepseekV3ForCausalLM", False),
+        ("git", "Grok1ForCausalLM", True),
+        ("llama", "BitnetForCausalLM", True),
+        ("llama", "LLaMAForCausalLM", False),
+        ("kimi_k2", "DeepseekV3ForCausalLM", False),
     ],
 )
+@pytest.mark.parametrize("mapped", [{"auto_map": {}}, {}], ids=["mapped", "bare"])
 def test_code_of_another_repository_is_noted(
-    model_type: str, class_name: str, noted: bool, tmp_path: Path
+    model_type: str, class_name: str, noted: bool, mapped: dict[str, Any], tmp_path: Path
 ) -> None:
-    config = {"model_type": model_type, "architectures": [class_name], "auto_map": {}}
+    config = {"model_type": model_type, "architectures": [class_name], **mapped}
     (tmp_path / "config.json").write_text(json.dumps(config))
     note = (
         f"'{class_name}' is code of its own repository, which is not read: counted as {model_type}"
