@@ -44,9 +44,8 @@ _DEFAULTS = Defaults(131072, 28, (6144, 64, None, 64), 12288, 131072, experts=(5
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of LongcatFlashForCausalLM for a config.json."""
-    if (
-        config.get("num_hidden_layers") is not None
-    ):  # counts the two attentions of a layer, and wins
+    # Counts the two attentions of a layer, and wins.
+    if config.get("num_hidden_layers") is not None:
         config = {**config, "num_layers": layers(config, "num_hidden_layers") // 2}
     fields = {
         "num_hidden_layers": "num_layers",
