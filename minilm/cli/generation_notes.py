@@ -39,8 +39,8 @@ def print_rate(tokens: int, seconds: float, decoder: Decoder, dtype_option: str)
 
 
 def computed_by(decoder: Decoder) -> dict[str, Any]:
-    """The dtype of the last tokens, and the parts of products by rows, where these were measured."""
-    return {"dtype": _dtype(decoder), "products": decoder.products}
+    """The dtype of the last tokens, and the ways of products and attention that were measured, by rows."""
+    return {"dtype": _dtype(decoder), **decoder.choices}
 
 
 def _dtype(decoder: Decoder) -> str:

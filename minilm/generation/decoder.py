@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from minilm.config import ModelConfig
-from minilm.generation.fast_decoder import FastDecoder
+from minilm.generation.fast_decoder import Choices, FastDecoder
 from minilm.generation.unmodified import ModifiedModelError
 from minilm.model.attention import without_plans
 from minilm.model.kv_cache import KVCache
@@ -35,8 +35,8 @@ class Decoder(Protocol):
     compiled: bool
 
     @property
-    def products(self) -> dict[str, dict[int, int]]:
-        """Parts that were chosen by measurement, of each shape of a matrix by rows."""
+    def choices(self) -> Choices:
+        """As measured."""
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor: ...
 
@@ -51,7 +51,7 @@ class ModelDecoder:
     """The model's own forward pass, whatever its modules are."""
 
     compiled = False
-    products: dict[str, dict[int, int]] = {}  # noqa: RUF012  none is ever chosen
+    choices: Choices = {"products": {}, "attention": {}}  # noqa: RUF012  none is ever made
 
     def __init__(self, model: Transformer) -> None:
         self.model, self.config = model, model.config

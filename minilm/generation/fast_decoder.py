@@ -6,13 +6,13 @@ bypassed: `FastDecoder` refuses a model that is not exactly what its config buil
 stand in it, which are called as they are.
 
 Shapes: b sequences, t tokens, n keys, h query heads, g key/value heads, k head width, d model width,
-V vocabulary, m rows, i inputs and o outputs of a product.
+V vocabulary, m rows and i inputs of a product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from typing import TypedDict
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilm.config import ModelConfig
+from minilm.generation.token_attention import TokenAttention
 from minilm.generation.token_graph import TokenGraph
-from minilm.generation.tuning import choose
+from minilm.generation.tuned_linear import TunedLinear, choose_ways
 from minilm.generation.unmodified import GLOBAL_HOOKS, ModifiedModelError, check_unmodified
 from minilm.model.attention import fused_attention, without_plans
 from minilm.model.kv_cache import BlockKVCache, KVCache, Positions
@@ -32,7 +33,12 @@ from minilm.model.rope import rotate
 from minilm.model.transformer import Block, Transformer
 from minilm.transforms.quantize import QuantizedLinear, joined_layers
 
-CACHE_BYTES = 2**27  # more than a processor's caches hold
+
+class Choices(TypedDict):
+    """By measurement: the way of a product, of each shape of a matrix by rows, and the dtype of attention."""
+
+    products: dict[str, dict[int, str]]
+    attention: dict[int, str]  # by number of texts
 
 
 class FastDecoder:
@@ -56,11 +62,15 @@ class FastDecoder:
         self.model, self.config, self.compiled = model, model.config, compiled
         self.device, self.dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
         self._embedding = model.embedding
+        self._attention = TokenAttention(model.config, self.dtype, self.device)
         with torch.no_grad():
-            blocks = [FastBlock(block, model.config) for block in model.blocks]  # type: ignore[arg-type]
+            blocks = [
+                FastBlock(block, model.config, self._attention)  # type: ignore[arg-type]
+                for block in model.blocks
+            ]
         self._blocks = [blocks[number] for number in model.config.block_order]
         self._final_norm = _norm(model.final_norm)
-        self._lm_head = SplitLinear(model.lm_head.weight, None)
+        self._lm_head = TunedLinear(model.lm_head.weight, None)
         self._tune = tune and self.device.type == "cpu" and not compiled
 
         self._graphs: WeakKeyDictionary[KVCache, TokenGraph] = WeakKeyDictionary()
@@ -75,8 +85,9 @@ class FastDecoder:
 
     def new_cache(self, sequences: int, max_length: int) -> KVCache:
         """An empty cache for that many sequences of at most ``max_length`` tokens."""
-        if self._tune and sequences <= SplitLinear.MAX_ROWS:
-            self._choose_products(sequences)
+        if self._tune and sequences <= TunedLinear.MAX_ROWS:
+            choose_ways(self._products(), sequences)
+            self._attention.choose(sequences)
         cache = KVCache(
             self.config,
             sequences,
@@ -102,50 +113,17 @@ class FastDecoder:
         cache.advance(t)
         return logits
 
-    def _choose_products(self, rows: int) -> None:
-        """Whether products of so many rows are split, for each shape of a matrix.
-
-        Each shape is timed after the model's other matrices, which leave of it in the processor's caches what
-        they do when a text is generated. A matrix that is read from memory gains most by parts.
-        """
-        by_shape: dict[torch.Size, list[SplitLinear]] = {}
-        for product in self._products():
-            by_shape.setdefault(product.weight.shape, []).append(product)
-        every = list(self._products())
-        for shape, products in by_shape.items():
-            if not products[0].counts or products[0].is_chosen(rows):
-                continue
-            x = torch.ones(rows, shape[1], dtype=self.dtype)
-            size = (
-                f"{rows} x {shape[1]} by {shape[1]} x {shape[0]}, {len(products)} matrices of {len(every)}, "
-                f"{sum(each.weight.nbytes for each in every):,} bytes"
-            )
-            others = _first([each for each in every if each.weight.shape != shape], CACHE_BYTES)
-
-            def run(parts: int, x: Tensor = x, products: list[SplitLinear] = products) -> None:
-                for each in products:
-                    each.computed(x, parts)
-
-            def read(others: list[SplitLinear] = others) -> None:
-                for each in others:
-                    each.weight.sum()
-
-            names = {"linear": 1} | {f"{parts} parts": parts for parts in products[0].counts}
-            ways = [(name, partial(run, parts)) for name, parts in names.items()]
-            parts = names[choose(f"{size}, {self.dtype}", ways, read)]
-            for product in products:
-                product.choose(rows, parts)
-
     @property
-    def products(self) -> dict[str, dict[int, int]]:
-        """Parts that were chosen by measurement, of each shape of a matrix by rows."""
-        chosen = [product for product in self._products() if product.parts]
-        return {" x ".join(map(str, each.weight.shape)): each.parts for each in chosen}
+    def choices(self) -> Choices:
+        """As measured."""
+        chosen = [product for product in self._products() if product.chosen]
+        products = {" x ".join(map(str, each.weight.shape)): each.chosen for each in chosen}
+        return {"products": products, "attention": self._attention.chosen}
 
-    def _products(self) -> Iterator[SplitLinear]:
+    def _products(self) -> Iterator[TunedLinear]:
         for block in dict.fromkeys(self._blocks):
             for product in (*block.query_key_value, block.output, block.gate, block.up, block.down):
-                if isinstance(product, SplitLinear):
+                if isinstance(product, TunedLinear):
                     yield product
         yield self._lm_head
 
@@ -174,7 +152,7 @@ class FastDecoder:
     def _fused(self) -> Iterator[Tensor]:
         for block in self._blocks:
             for product in block.query_key_value:
-                assert isinstance(product, SplitLinear), "quantized layers are not compiled"
+                assert isinstance(product, TunedLinear), "quantized layers are not compiled"
                 yield product.weight
                 if product.bias is not None:
                     yield product.bias
@@ -201,20 +179,11 @@ class FastDecoder:
         return x
 
 
-def _first(products: list[SplitLinear], size: int) -> list[SplitLinear]:
-    """As many of them as have matrices of so many bytes."""
-    total = 0
-    for count, product in enumerate(products):
-        if total >= size:
-            return products[:count]
-        total += product.weight.nbytes
-    return products
-
-
 class FastBlock:
     """(b·t, d) -> (b·t, d). Query, key and value are one product."""
 
-    def __init__(self, block: Block, config: ModelConfig) -> None:
+    def __init__(self, block: Block, config: ModelConfig, token_attention: TokenAttention) -> None:
+        self.token_attention = token_attention
         attention, feed_forward = block.attention, block.feed_forward
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim = config.head_dim
@@ -264,11 +233,7 @@ class FastBlock:
         if t == 1:
             # Queries that share a key stand where tokens would.
             query = query.reshape(b, g, h // g, k)
-            if query.device.type == "cpu" and query.dtype != torch.float32:
-                # torch's kernel takes 2 to 8 times as long in half precision, the conversions less.
-                query, key, value = query.float(), key.float(), value.float()
-            attended = F.scaled_dot_product_attention(query, key, value, positions.mask)
-            return attended.to(x.dtype).reshape(b, h * k)
+            return self.token_attention(query, key, value, positions.mask).reshape(b, h * k)
         key, value = (each.repeat_interleave(h // g, dim=1) for each in (key, value))
         if positions.first:
             attended = fused_attention(query, key, value, window=self.window, dropout=0.0)
@@ -277,67 +242,14 @@ class FastBlock:
         return rearrange(attended, "b h t k -> (b t) (h k)")
 
 
-class SplitLinear:
-    """(m, i) -> (m, o): times a matrix (o, i), plus a bias; if chosen so, as several products at once.
-
-    On a CPU, torch gives a product of few rows to one thread. Split into parts of its outputs it goes to all
-    threads, by another implementation: twice as fast on some processors, half as fast on others
-    (docs/performance.md).
-    """
-
-    MAX_ROWS = 32
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight, self.bias = weight, bias
-        self.counts = self._counts()
-        self.parts: dict[int, int] = {}  # that were chosen, by number of rows
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.computed(x, self.parts.get(x.shape[0], 1))
-
-    def is_chosen(self, rows: int) -> bool:
-        """Whether `choose` was called for so many rows."""
-        return rows in self.parts
-
-    def choose(self, rows: int, parts: int) -> None:
-        """Into how many parts, one of ``counts`` or 1, a product of so many rows is split."""
-        self.parts[rows] = parts
-
-    def computed(self, x: Tensor, parts: int) -> Tensor:
-        """As torch does it with 1, else the same as so many products."""
-        if parts == 1:
-            return F.linear(x, self.weight, self.bias)
-        weight, bias, m = self.weight, self.bias, x.shape[0]
-        split = weight.shape[0] // parts * parts
-        matrices = weight[:split].view(parts, -1, weight.shape[1])
-        columns = x.t().expand(parts, -1, m)  # parts i m
-        if bias is None:
-            y = torch.bmm(matrices, columns)
-        else:
-            y = torch.baddbmm(bias[:split].view(parts, -1, 1), matrices, columns)
-        y = y.view(1, -1) if m == 1 else y.view(-1, m).t()  # parts o/parts m -> m o
-        if split == weight.shape[0]:
-            return y
-        # The outputs that do not divide are a product of their own.
-        remainder = F.linear(x, weight[split:], None if bias is None else bias[split:])
-        return torch.cat((y, remainder), dim=1)
-
-    def _counts(self) -> tuple[int, ...]:
-        """Two parts a thread, and one, where splitting may be faster and there are so many outputs."""
-        threads = max(2, torch.get_num_threads())
-        may_be = self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
-        counts = (2 * threads, threads) if may_be else ()
-        return tuple(parts for parts in counts if self.weight.shape[0] >= parts)
-
-
-Product = SplitLinear | QuantizedLinear
+Product = TunedLinear | QuantizedLinear
 
 
 def _split(layer: nn.Linear | QuantizedLinear) -> Product:
     """Packed weights have a product of their own."""
     if isinstance(layer, QuantizedLinear):
         return layer
-    return SplitLinear(layer.weight, layer.bias)
+    return TunedLinear(layer.weight, layer.bias)
 
 
 def _joined(*layers: nn.Linear | QuantizedLinear) -> tuple[Product, ...]:
@@ -351,7 +263,7 @@ def _joined(*layers: nn.Linear | QuantizedLinear) -> tuple[Product, ...]:
         return (joined_layers(packed),)
     biases: list[Tensor] = [layer.bias for layer in floats if layer.bias is not None]
     weight = torch.cat([layer.weight for layer in floats])
-    return (SplitLinear(weight, torch.cat(biases) if biases else None),)
+    return (TunedLinear(weight, torch.cat(biases) if biases else None),)
 
 
 def _side_by_side(products: tuple[Product, ...], x: Tensor) -> Tensor:

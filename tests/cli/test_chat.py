@@ -66,6 +66,7 @@ def test_one_turn_prints_the_answer_and_ends(
         "tokens": [*b"\x1b[31m"],
         "dtype": "float32",
         "products": ANY,
+        "attention": {},
     }
     assert caplog.text == ""
 

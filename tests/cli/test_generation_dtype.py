@@ -107,17 +107,17 @@ def test_the_dtype_is_said_where_it_was_chosen(
             assert re.fullmatch(rf"\d+ tokens?, [\d.]+ tokens/s{end}", rate)
 
 
-def test_the_parts_of_products_are_in_the_json(
+def test_the_ways_of_products_are_in_the_json(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run", TINY)
     monkeypatch.setattr(
-        "minilm.generation.fast_decoder.choose", lambda question, ways, before: ways[1][0]
+        "minilm.generation.tuned_linear.choose", lambda question, ways, before: ways[1][0]
     )
     parts = 2 * max(2, torch.get_num_threads())
     options = ("--prompt", "a", "--prompt", "b", "--dtype", "float32")
     for line in generated(capsys, run, *options):
-        assert line["products"][f"256 x {TINY['d_model']}"] == {"2": parts}
+        assert line["products"][f"256 x {TINY['d_model']}"] == {"2": f"{parts} parts"}
     assert generated(capsys, run, *options, "--tune", "off")[0]["products"] == {}
 
 

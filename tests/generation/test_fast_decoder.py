@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-import types
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from minilm.checkpoint import Loaded
 from minilm.config import ModelConfig
-from minilm.generation import fast_decoder
 from minilm.generation.decoder import ModelDecoder
-from minilm.generation.fast_decoder import FastDecoder, SplitLinear
+from minilm.generation.fast_decoder import FastDecoder
 from minilm.generation.generate import Generation, window_start
 from minilm.generation.sampling import Sampling
 from minilm.text.tokenizers import ByteTokenizer
@@ -95,93 +90,6 @@ def test_the_window_is_never_longer_than_the_context_nor_shorter_than_half(conte
         assert visible == length if length <= context else visible > context - context // 2 - 1
     starts = [window_start(length, context) for length in range(1, 200)]
     assert starts == sorted(starts)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("outputs", [3, 8, 11])
-def test_a_product_in_chunks_is_the_whole_product(outputs: int, bias: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(outputs, 5, generator=generator)
-    added = torch.randn(outputs, generator=generator) if bias else None
-    for rows in (1, 2, SplitLinear.MAX_ROWS + 1):
-        x = torch.randn(rows, 5, generator=generator)
-        product = SplitLinear(weight, added)
-        torch.testing.assert_close(product(x), F.linear(x, weight, added), rtol=0, atol=0)
-        for parts in product.counts:
-            product.choose(rows, parts)
-            torch.testing.assert_close(product(x), F.linear(x, weight, added))
-
-
-@pytest.mark.parametrize("number", [0, 1, 2])
-@torch.no_grad()
-def test_a_choice_is_made_for_each_shape_and_number_of_rows(
-    loaded: Loaded, number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    questions = []
-
-    def choose(question: str, alternatives: Any, before: Callable[[], None]) -> str:
-        questions.append(question)
-        before()
-        name: str = alternatives[number][0]
-        return name
-
-    monkeypatch.setattr(fast_decoder, "choose", choose)
-    decoder = FastDecoder(loaded.model, tune=True)
-    tokens = torch.tensor([prompt(1, 4), prompt(2, 4)])
-    for count in (1, 2, 1):
-        logits = decoder(tokens[:count], decoder.new_cache(count, 8))
-        expected = loaded.model(tokens[:count])[:, -1]
-        torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
-    assert questions, "a matrix is large enough to be split"
-    assert len(set(questions)) == len(questions)
-    assert {question.split()[0] for question in questions} == {"1", "2"}
-
-
-def test_a_matrix_is_timed_after_enough_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them, or as many as fill the caches: of a large model not every one for each shape."""
-    read: list[int] = []
-    model = Loaded(random_model(ModelConfig(**ARCHITECTURES["gpt2"])), ByteTokenizer()).model
-
-    def choose(question: str, alternatives: Any, before: Callable[[], None]) -> str:
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.Tensor, "sum", lambda tensor: read.append(tensor.nbytes))
-            before()
-        name: str = alternatives[0][0]
-        return name
-
-    monkeypatch.setattr(fast_decoder, "choose", choose)
-    FastDecoder(model, tune=True).new_cache(1, 8)
-    every = sum(read)
-    read.clear()
-    monkeypatch.setattr(fast_decoder, "CACHE_BYTES", 1)
-    FastDecoder(model, tune=True).new_cache(1, 8)
-    assert 0 < sum(read) < every / 2
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@torch.no_grad()
-def test_a_query_in_half_precision_attends_in_float32(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a CPU, and the rest of the pass in its own dtype."""
-    model = Loaded(random_model(ModelConfig(**ARCHITECTURES["gpt2"])), ByteTokenizer()).model
-    half = copy.deepcopy(model).to(dtype)
-    dtypes: list[torch.dtype] = []
-
-    def attend(query: torch.Tensor, *others: Any, **options: Any) -> torch.Tensor:
-        dtypes.append(query.dtype)
-        return F.scaled_dot_product_attention(query, *others, **options)
-
-    functional = types.SimpleNamespace(**vars(F) | {"scaled_dot_product_attention": attend})
-    monkeypatch.setattr(fast_decoder, "F", functional)
-    cache, tokens = FastDecoder(half).new_cache(1, 8), torch.tensor([prompt(1, 5)])
-    decoder = FastDecoder(half)
-    decoder(tokens[:, :4], cache)
-    logits = decoder(tokens[:, 4:], cache)
-    assert set(dtypes) == {torch.float32}
-    assert logits.dtype == dtype
-    expected = half(tokens)[:, -1].float()
-    torch.testing.assert_close(logits.float(), expected, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "pythia", "fast"])

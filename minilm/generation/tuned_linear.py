@@ -1,0 +1,129 @@
+"""Products of few rows with a matrix, each in the way that is measured to be fastest here.
+
+Shapes: m rows, i inputs and o outputs of a product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from minilm.generation.tuning import choose
+
+CACHE_BYTES = 2**27  # more than a processor's caches hold
+AS_TORCH_DOES = "linear"
+AS_VECTOR = "vector"
+
+
+class TunedLinear:
+    """(m, i) -> (m, o): times a matrix (o, i), plus a bias; in one of several ways, torch's own first.
+
+    On a CPU, torch gives a product of few rows to one thread. Split into parts of its outputs it goes to all
+    threads, by another implementation: twice as fast on some processors, half as fast on others. One row in
+    16 bits is a vector for which torch has a kernel of its own (docs/performance.md).
+    """
+
+    MAX_ROWS = 32
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+        self._ways = self._all_ways()
+        self.chosen: dict[int, str] = {}  # the names of ways, by number of rows
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.computed(x, self.chosen.get(x.shape[0], AS_TORCH_DOES))
+
+    def ways(self, rows: int) -> list[str]:
+        """The names of the ways in which so many rows can be multiplied."""
+        return [name for name in self._ways if rows == 1 or name != AS_VECTOR]
+
+    def computed(self, x: Tensor, way: str) -> Tensor:
+        """In one of the `ways`."""
+        return self._ways[way](x)
+
+    def _all_ways(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """In parts: two a thread or one, where there are so many outputs."""
+        ways: dict[str, Callable[[Tensor], Tensor]] = {AS_TORCH_DOES: self._linear}
+        if self.weight.device.type != "cpu":
+            return ways
+        if self.weight.dtype != torch.float32:
+            return ways | {AS_VECTOR: self._vector}
+        threads = max(2, torch.get_num_threads())
+        counts = [parts for parts in (2 * threads, threads) if self.weight.shape[0] >= parts]
+        return ways | {f"{parts} parts": partial(self._in_parts, parts) for parts in counts}
+
+    def _linear(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def _vector(self, x: Tensor) -> Tensor:
+        row = x.view(-1)
+        if self.bias is None:
+            return torch.mv(self.weight, row).view(1, -1)
+        return torch.addmv(self.bias, self.weight, row).view(1, -1)
+
+    def _in_parts(self, parts: int, x: Tensor) -> Tensor:
+        weight, bias, m = self.weight, self.bias, x.shape[0]
+        split = weight.shape[0] // parts * parts
+        matrices = weight[:split].view(parts, -1, weight.shape[1])
+        columns = x.t().expand(parts, -1, m)  # parts i m
+        if bias is None:
+            y = torch.bmm(matrices, columns)
+        else:
+            y = torch.baddbmm(bias[:split].view(parts, -1, 1), matrices, columns)
+        y = y.view(1, -1) if m == 1 else y.view(-1, m).t()  # parts o/parts m -> m o
+        if split == weight.shape[0]:
+            return y
+        # The outputs that do not divide are a product of their own.
+        remainder = F.linear(x, weight[split:], None if bias is None else bias[split:])
+        return torch.cat((y, remainder), dim=1)
+
+
+def choose_ways(products: Iterable[TunedLinear], rows: int) -> None:
+    """In which way products of so many rows are computed, one choice for each shape of a model's matrices.
+
+    Each shape is timed after the model's other matrices, which leave of it in the processor's caches what
+    they do when a text is generated. A matrix that is read from memory gains most by parts.
+    """
+    every = list(products)
+    by_shape: dict[torch.Size, list[TunedLinear]] = {}
+    for product in every:
+        by_shape.setdefault(product.weight.shape, []).append(product)
+    total = sum(each.weight.nbytes for each in every)
+    for shape, alike in by_shape.items():
+        names = alike[0].ways(rows)
+        if len(names) == 1 or rows in alike[0].chosen:
+            continue
+        x = torch.ones(rows, shape[1], dtype=alike[0].weight.dtype)
+        question = (
+            f"{rows} x {shape[1]} by {shape[1]} x {shape[0]}, {len(alike)} matrices of {len(every)}, "
+            f"{total:,} bytes, {x.dtype}"
+        )
+        others = _first([each for each in every if each.weight.shape != shape], CACHE_BYTES)
+        ways = [(name, partial(_run, alike, x, name)) for name in names]
+        chosen = choose(question, ways, partial(_read, others))
+        for product in alike:
+            product.chosen[rows] = chosen
+
+
+def _run(products: list[TunedLinear], x: Tensor, way: str) -> None:
+    for each in products:
+        each.computed(x, way)
+
+
+def _read(products: list[TunedLinear]) -> None:
+    for each in products:
+        each.weight.sum()
+
+
+def _first(products: list[TunedLinear], size: int) -> list[TunedLinear]:
+    """As many of them as have matrices of so many bytes."""
+    total = 0
+    for count, product in enumerate(products):
+        if total >= size:
+            return products[:count]
+        total += product.weight.nbytes
+    return products
