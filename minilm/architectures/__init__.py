@@ -19,10 +19,10 @@ from minilm.errors import ConfigError
 from minilm.ledger.layout import Layout
 
 
-def larger_fields(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields of a config.json that say that it is of a larger model than the declared one."""
+def foreign_fields(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of a config.json that say that it is of another model than the declared one."""
     entry = MODEL_TYPES[config["model_type"]]
-    return tuple(name for name in entry.larger if config.get(name) is not None)
+    return tuple(name for name in entry.foreign if config.get(name) is not None)
 
 
 def layout_of(config: Mapping[str, Any]) -> Layout:
@@ -32,7 +32,7 @@ def layout_of(config: Mapping[str, Any]) -> Layout:
     stays fast however many there are.
     """
     entry = MODEL_TYPES[config["model_type"]]
-    for name in larger_fields(config):
+    for name in foreign_fields(config):
         raise ConfigError(f"config.json: {name}", shortened(config[name]), "null or no such field")
     config = with_canonical_names(config)
     whole = is_whole(entry, config)

@@ -26,7 +26,15 @@ from minilm.architectures.building_blocks import (
     linear,
     norm,
 )
-from minilm.architectures.config_fields import flag, layers, quotient, require, size, whole_number
+from minilm.architectures.config_fields import (
+    choice,
+    flag,
+    layers,
+    quotient,
+    require,
+    size,
+    whole_number,
+)
 from minilm.architectures.decoder import Defaults
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -36,6 +44,8 @@ from minilm.ledger.symbols import ONE, Polynomial, as_polynomial, symbol
 p, o = symbol("p"), symbol("o")
 
 LARGEST_LANGUAGE_COUNT = 1000
+# transformers 5 has the first alone, and reads version 4's relative ones as that.
+_POSITIONS = ("absolute", "relative_key", "relative_key_query")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +158,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of these types' language models for a config.json."""
     require(config, "add_cross_attention", False)  # an encoder's decoder is no language model alone
     variant = VARIANTS[config["model_type"]]
+    if variant.has_positions:
+        choice(config, "position_embedding_type", "absolute", _POSITIONS)
     heads = equal_heads(config, variant.heads)
     d_model = heads.symbols["d"]
     embedding_width = (

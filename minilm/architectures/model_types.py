@@ -17,7 +17,7 @@ class ModelType(NamedTuple):
     is declared; where the whole is too, ``whole`` is its module. ``causal_only``: of its classes the
     language model alone is declared, not those with an encoder, another head or none. ``by_class``: its
     module, that of the ``whole`` where it has one, has a layout for each class of the type. A config.json
-    with one of the fields ``larger`` is of a larger model under the same name, which is not declared.
+    with one of the fields ``foreign`` is of another model under the same name, which is not declared.
     """
 
     module: str
@@ -29,7 +29,7 @@ class ModelType(NamedTuple):
     whole: str = ""
     causal_only: bool = False
     by_class: bool = False
-    larger: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
 _GEMMA2 = ("model_type", "norms after attention and feed-forward, GeGLU by tanh")
@@ -123,7 +123,7 @@ REMOTE_TYPES: dict[str, ModelType] = {
     "bailing_moe": ModelType("bailing_moe", gguf="bailingmoe"),
     "bailing_moe_linear": ModelType("bailing_moe"),
     "bailing_moe_v2": ModelType("bailing_moe", gguf="bailingmoe2"),
-    "chatglm": ModelType("chatglm", gguf="chatglm", larger=("vision_config", "pre_seq_len")),
+    "chatglm": ModelType("chatglm", gguf="chatglm", foreign=("vision_config", "pre_seq_len")),
     "codeshell": ModelType("codeshell", gguf="codeshell"),
     "deci": ModelType("deci", gguf="deci"),
     "deepseek": ModelType("deepseek1", gguf="deepseek"),
@@ -147,7 +147,7 @@ REMOTE_TYPES: dict[str, ModelType] = {
     "phi-msft": ModelType("mixformer"),
     "phi3small": ModelType("phi3small"),
     "plamo": ModelType("plamo", gguf="plamo"),
-    "qwen": ModelType("qwen1", gguf="qwen", larger=("visual", "audio")),
+    "qwen": ModelType("qwen1", gguf="qwen", foreign=("visual", "audio")),
     "sdar": ModelType("qwen", same_as="qwen3"),
     "sdar_moe": ModelType("qwen", same_as="qwen3_moe"),
     "smallthinker": ModelType("smallthinker", gguf="smallthinker"),
@@ -162,7 +162,7 @@ REMOTE_TYPES: dict[str, ModelType] = {
 
 # Of those that minilm runs, the first that can represent a configuration is exported to.
 MODEL_TYPES: dict[str, ModelType] = {
-    "gpt2": ModelType("gpt2", gguf="gpt2", runs=True),
+    "gpt2": ModelType("gpt2", gguf="gpt2", runs=True, foreign=("attention_head_type",)),
     "gpt_neox": ModelType("gpt_neox", gguf="gptneox", runs=True),
     "llama": ModelType("llama", gguf="llama", runs=True),
     "mistral": ModelType("mistral", gguf="llama", runs=True),
@@ -180,7 +180,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "bamba": ModelType("bamba"),
     "bart": _BART,
     "beam": ModelType("sparse_kin"),
-    "bert": _BERT._replace(gguf="bert"),
+    "bert": _BERT._replace(gguf="bert", foreign=("alibi_starting_size", "feed_forward_type")),
     "bert-generation": _BERT,
     "big_bird": _BERT,
     "bigbird_pegasus": _BART,
@@ -364,7 +364,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "whisper": _BART,
     "xglm": ModelType("bart_decoder"),
     "xlm": ModelType("early_models"),
-    "xlm-roberta": _BERT,
+    "xlm-roberta": _BERT._replace(foreign=("lora_adaptations",)),
     "xlm-roberta-xl": _BERT,
     "xlnet": ModelType("early_models"),
     "xlstm": ModelType("xlstm"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minilm.architectures import is_whole, larger_fields, layout_of_class
+from minilm.architectures import foreign_fields, is_whole, layout_of_class
 from minilm.architectures.minilm import layout as minilm_layout
 from minilm.architectures.model_types import MODEL_TYPES, REMOTE_TYPES
 from minilm.architectures.task_heads import class_name_of
@@ -36,6 +36,13 @@ _FIRST_LETTERS = 3
 _OF_OTHER_NAMES = (
     *("audio-spectrogram-transformer", "internlm3", "iquestcoder", "kimi_k2", "pp_chart2table"),
     "shieldgemma2",
+)
+# Types whose published files have the code that transformers' classes were made from.
+_TAKEN_OVER = (
+    "afmoe aria axk1 axk2 bailing_hybrid dbrx deepseek_ocr2 deepseek_v2 deepseek_v3 deepseek_v32 doge dots1 "
+    "ernie4_5 ernie4_5_moe eurobert exaone_moe falcon florence2 hunyuan_v1_dense hunyuan_v1_moe hyperclovax "
+    "jamba jetmoe kimi_k25 kimi_linear laguna longcat_flash mimo_v2_flash minicpm3 minimax_m2 mpt nemotron_h "
+    "nomic_bert paddleocr_vl phi phi3 phimoe sarvam_mla sarvam_moe solar_open xlstm youtu"
 )
 
 
@@ -103,9 +110,19 @@ def hugging_face_target(
     undeclared = ""
     if entry and beside_weights and not _gives_a_size(config):
         entry, undeclared = None, "config.json gives no sizes"
-    if entry and beside_weights and (larger := larger_fields({**config, "model_type": model_type})):
-        entry, undeclared = None, f"config.json has {', '.join(larger)}, of a larger model"
-    layout = layout_of_class(config) if entry else None
+    if (
+        entry
+        and beside_weights
+        and (foreign := foreign_fields({**config, "model_type": model_type}))
+    ):
+        entry, undeclared = None, f"config.json has {', '.join(foreign)}, of another model"
+    other_code = _class_of_other_code(config, model_type) if entry else ""
+    try:
+        layout = layout_of_class(config) if entry else None
+    except ConfigError as error:
+        if not other_code or not beside_weights:
+            raise
+        entry, layout, undeclared = None, None, f"no formula for other code: {error}"
     notes: tuple[str, ...] = ()
     alone = entry and (entry.causal_only or entry.text_of) and not is_whole(entry, config)
     if alone and not class_name_of(config):
@@ -121,11 +138,9 @@ def hugging_face_target(
     if encoder:
         text = f"FLOPs are a token's in the decoder; the encoder, {encoder:,} parameters, runs once"
         notes = (*notes, text)
-    if layout and _is_of_other_code(config, model_type):
-        text = (
-            f"{short_repr(class_name_of(config))} is code of its own repository, which is not read"
-        )
-        notes = (*notes, f"{text}: counted as {model_type}")
+    if layout and other_code:
+        text = f"{short_repr(other_code)} is code of its own repository, which is not read"
+        notes = (*notes, f"{text} and may differ: counted as transformers' {model_type}")
     target = Target(
         name,
         model_type,
@@ -140,27 +155,29 @@ def hugging_face_target(
     return target
 
 
-def _is_of_other_code(config: Mapping[str, Any], model_type: str) -> bool:
-    """Whether remote code makes the class that config.json names, and it is not that of its model_type.
+def _class_of_other_code(config: Mapping[str, Any], model_type: str) -> str:
+    """The class of config.json that remote code makes, where it is not that of its model_type; else empty.
 
-    Such code has another name, or another name stands in `auto_map` than in `architectures`. Without an
-    `auto_map` a name is another where not even its first letters are those of the type.
+    Such code has a class in `auto_map`, under whatever name. Without an `auto_map` a name is another where
+    not even its first letters are those of the type.
     """
-    remote = config.get("auto_map")
     named = class_name_of(config)
-    if not named or model_type in (*REMOTE_TYPES, *_OF_OTHER_NAMES):
-        return False
+    if model_type in (*REMOTE_TYPES, *_OF_OTHER_NAMES):
+        return ""
+    remote = config.get("auto_map")
     if not isinstance(remote, Mapping):
         first = [_letters(each)[:_FIRST_LETTERS] for each in (named, model_type)]
         short = min(map(len, first))
-        return first[0][:short] != first[1][:short]
-    models = {
+        return "" if first[0][:short] == first[1][:short] else named
+    models = [
         str(path).rpartition(".")[2]
         for auto, path in remote.items()
         if auto.startswith("AutoModel")
-    }
-    name, kind = _letters(named), _letters(model_type)
-    return not name.startswith(kind) or (bool(models) and named not in models)
+    ]
+    if model_type in _TAKEN_OVER.split() and (not models or not named or named in models):
+        models = []
+    is_of_type = not models and _letters(named).startswith(_letters(model_type))
+    return "" if is_of_type else named or next(iter(models), "")
 
 
 def _letters(name: str) -> str:

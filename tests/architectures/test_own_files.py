@@ -176,25 +176,65 @@ def test_code_of_another_repository_is_noted(
     config = {"model_type": model_type, "architectures": [class_name], **mapped}
     (tmp_path / "config.json").write_text(json.dumps(config))
     note = (
-        f"'{class_name}' is code of its own repository, which is not read: counted as {model_type}"
+        f"'{class_name}' is code of its own repository, which is not read and may differ: "
+        f"counted as transformers' {model_type}"
     )
     assert (note in minilm.inspect(tmp_path / "config.json").notes) == noted
 
 
 @pytest.mark.parametrize(
-    ("path", "noted"),
+    ("model_type", "class_name", "path", "noted"),
     [
-        ("modeling_lora.XLMRobertaLoRA", True),
-        ("owner/code--modeling_xlm_roberta.XLMRobertaModel", False),
+        ("xlm-roberta", "XLMRobertaModel", "modeling_lora.XLMRobertaLoRA", True),
+        ("xlm-roberta", "XLMRobertaModel", "owner/code--modeling_xlm.XLMRobertaModel", True),
+        ("bert", "BertForMaskedLM", "bert_layers.BertForMaskedLM", True),
+        ("bert", "", "bert_layers.BertModel", True),
+        ("gpt2", "GPT2LMHeadCustomModel", "modeling_gpt2_mq.GPT2LMHeadCustomModel", True),
+        ("deepseek_v3", "DeepseekV3ForCausalLM", "modeling.DeepseekV3ForCausalLM", False),
+        ("deepseek_v3", "DeepseekV3ForCausalLM", "modeling.OtherForCausalLM", True),
+        ("falcon", "FalconForCausalLM", "modeling_falcon.FalconForCausalLM", False),
+        ("mpt", "MPTForCausalLM", "modeling_mpt.MPTForCausalLM", False),
+        ("phi3", "Phi3ForCausalLM", "modeling_phi3.Phi3ForCausalLM", False),
+        ("internlm2", "InternLM2ForCausalLM", "modeling.InternLM2ForCausalLM", False),
+        ("bert", "BertModel", "", False),
     ],
 )
-def test_code_under_another_name_is_noted(path: str, noted: bool, tmp_path: Path) -> None:
-    """Jina's embeddings name transformers' class, and have another one in their place."""
-    config = {"model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"]}
-    config |= {"auto_map": {"AutoConfig": "configuration.Other", "AutoModel": path}}
+def test_code_under_transformers_name_is_noted(
+    model_type: str, class_name: str, path: str, noted: bool, tmp_path: Path
+) -> None:
+    """Not that of a type which transformers took over: its class is the same."""
+    config: dict[str, Any] = {"model_type": model_type, "architectures": [class_name]}
+    config |= {
+        "auto_map": {"AutoConfig": "configuration.C", **({"AutoModel": path} if path else {})}
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     notes = minilm.inspect(tmp_path / "config.json").notes
     assert any("is code of its own repository" in note for note in notes) == noted
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name", "fields"),
+    [
+        ("bert", "JinaBertModel", {"position_embedding_type": "alibi"}),
+        ("bert", "JinaBertModel", {"feed_forward_type": "geglu"}),
+        ("bert", "BertForMaskedLM", {"alibi_starting_size": 512}),
+        ("gpt2", "GPT2LMHeadCustomModel", {"attention_head_type": "multiquery"}),
+        ("xlm-roberta", "XLMRobertaModel", {"lora_adaptations": ["retrieval.query"]}),
+    ],
+)
+def test_fields_of_other_code_are_not_counted_without_it(
+    model_type: str, class_name: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    config = {"model_type": model_type, "architectures": [class_name], "hidden_size": 8}
+    config |= {"auto_map": {"AutoModel": f"modeling.{class_name}"}, **fields}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=next(iter(fields))):
+        minilm.inspect(tmp_path / "config.json")
+    save_file({"any.weight": np.zeros((2, 8), np.float32)}, tmp_path / "model.safetensors")
+    report = minilm.inspect(tmp_path)
+    assert report.parameters.total == 16
+    assert report.witnesses.formula is None
+    assert any(next(iter(fields)) in note for note in report.notes)
 
 
 @pytest.mark.parametrize("ending", ["Model", "ForMaskedLM"])
