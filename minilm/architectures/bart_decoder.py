@@ -16,6 +16,7 @@ from minilm.architectures.building_blocks import T, d, equal_heads, f, feed_forw
 from minilm.architectures.config_fields import (
     field_name,
     flag,
+    is_version_4,
     optional_size,
     require,
     size,
@@ -127,7 +128,8 @@ VARIANTS = {
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of these types' ForCausalLM for a config.json."""
-    if config["model_type"] == "bigbird_pegasus":  # whatever its field says, it is not tied
+    # Since transformers 5 it is not tied, whatever its field says.
+    if config["model_type"] == "bigbird_pegasus" and not is_version_4(config):
         config = {**config, "tie_word_embeddings": False}
     return decoder_of(config, VARIANTS[config["model_type"]])
 

@@ -155,6 +155,11 @@ def is_whole_number(text: str) -> bool:
     return text.isdecimal() and len(text) < 20
 
 
+def is_version_4(config: Config) -> bool:
+    """Whether transformers 4 wrote it."""
+    return str(config.get("transformers_version")).startswith("4.")
+
+
 def choice(config: Config, name: str, default: str, names: Collection[str]) -> str:
     """One of ``names``; ``default`` where the field is absent or null."""
     value = default if config.get(name) is None else config[name]

@@ -28,7 +28,7 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import field_name, flag, require, size
+from minilm.architectures.config_fields import field_name, flag, is_version_4, require, size
 from minilm.architectures.decoder import Defaults, decoder, pre_norms
 from minilm.ledger import components
 from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
@@ -169,8 +169,9 @@ def _cpmant(config: Mapping[str, Any]) -> Layout:
     prompts = size(config, "prompt_types", 32) * size(config, "prompt_length", 32)
     buckets = size(config, "position_bias_num_buckets", 512) + segments**2
     bias = "cpmant.position_bias.relative_attention_bias"
+    tied = is_version_4(config) and flag(config, "tie_word_embeddings", True)
     result = decoder(
-        {**config, "tie_word_embeddings": False},
+        {**config, "tie_word_embeddings": tied},
         _CPMANT,
         heads,
         *pre_norms(

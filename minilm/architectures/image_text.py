@@ -7,8 +7,8 @@ SigLIP's towers without `vision_model.`.
 
 from __future__ import annotations
 
-from minilm.architectures.config_fields import Config, sub_config
-from minilm.architectures.joint_text import Model, is_version_4, joined, text_layout
+from minilm.architectures.config_fields import Config, is_version_4, sub_config
+from minilm.architectures.joint_text import Model, joined, text_layout
 from minilm.architectures.picture_models import PICTURES
 from minilm.architectures.task_heads import (
     class_name_of,

@@ -8,7 +8,7 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minilm.architectures import layout_of
-from minilm.architectures.config_fields import Config, flag, sub_config
+from minilm.architectures.config_fields import Config, flag, is_version_4, sub_config
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import WITH_ENCODERS, UndeclaredClassError
 from minilm.architectures.vision_tower import Part
@@ -144,7 +144,3 @@ def is_tied_as_a_whole(config: Config, default: bool) -> bool:
     if config.get("tie_word_embeddings") is None and is_version_4(config):
         return flag(sub_config(config, "text_config"), "tie_word_embeddings", default)
     return flag(config, "tie_word_embeddings", default)
-
-
-def is_version_4(config: Config) -> bool:
-    return str(config.get("transformers_version")).startswith("4.")

@@ -1,6 +1,7 @@
 """LUKE: RoBERTa over words and entities, whose queries differ by which of both asks which.
 
-Its masked language model predicts both. Names, shapes and defaults: huggingface/transformers `models/luke`.
+Its masked language model predicts both, and words by a matrix of its own since transformers 5. Names, shapes
+and defaults: huggingface/transformers `models/luke`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from dataclasses import replace
 
 from minilm.architectures import text_encoders
 from minilm.architectures.building_blocks import T, d, linear, norm
-from minilm.architectures.config_fields import Config, flag, size, whole_number
+from minilm.architectures.config_fields import Config, flag, is_version_4, size, whole_number
 from minilm.architectures.encoder_layers import lookup
 from minilm.architectures.task_heads import TaskHeads, with_class
 from minilm.ledger import components
@@ -27,14 +28,15 @@ def layout(config: Config) -> Layout:
 
 
 def _masked(config: Config) -> Layout:
-    tied = flag(config, "tie_word_embeddings", True)  # never the words' matrix
-    text = text_encoders.layout({**config, "tie_word_embeddings": False})
+    tied = flag(config, "tie_word_embeddings", True)
+    words_are_tied = tied and is_version_4(config)
+    text = text_encoders.layout({**config, "tie_word_embeddings": words_are_tied})
     width = size(config, "entity_emb_size", 256)
     table = "luke.entity_embeddings.entity_embeddings.weight"
     part, head = components.LM_HEAD, "entity_predictions"
     out = Tensor(f"{head}.decoder.weight", (o, p), part, Role.MULTIPLIED)
     tensors = (
-        *(t for t in text.tensors if not tied or t.name != _BIASES[0]),
+        *(t for t in text.tensors if not tied or words_are_tied or t.name != _BIASES[0]),
         Tensor(table, (o, p), components.TOKEN_EMBEDDING, Role.LOOKED_UP),
         *_entities(config, is_narrow=width != text.symbols["d"]),
         *linear(f"{head}.transform.dense", p, d, part, bias=True, repeat=ONE),
@@ -43,7 +45,7 @@ def _masked(config: Config) -> Layout:
         *(() if tied else (out,)),
     )
     symbols = {**text.symbols, "p": width, "o": size(config, "entity_vocab_size", 500000)}
-    ties = (_BIASES, (out.name, table))
+    ties = (*(text.ties if words_are_tied else (_BIASES,)), (out.name, table))
     return replace(text, tensors=tensors, symbols=symbols, ties=ties if tied else ())
 
 

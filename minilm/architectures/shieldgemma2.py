@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures import gemma3
-from minilm.architectures.config_fields import flag, sub_config
-from minilm.architectures.joint_text import is_version_4
+from minilm.architectures.config_fields import flag, is_version_4, sub_config
 from minilm.architectures.task_heads import class_name_of, undeclared_class
 from minilm.ledger.layout import Layout
 

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from minilm.architectures.building_blocks import d
-from minilm.architectures.config_fields import Config, flag, sides, size
-from minilm.architectures.joint_text import is_version_4
+from minilm.architectures.config_fields import Config, flag, is_version_4, sides, size
 from minilm.architectures.staged_vision import (
     Stage,
     doubling,

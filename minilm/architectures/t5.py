@@ -18,6 +18,7 @@ from minilm.architectures.config_fields import (
     Config,
     choice,
     flag,
+    is_version_4,
     layers,
     optional_flag,
     size,
@@ -105,7 +106,9 @@ def layout(config: Config) -> Layout:
         *_stack("decoder", "SelfAttention", config, variant, queries, sparse["decoder"], L),
         *norm("decoder.final_layer_norm", components.FINAL_NORM, repeat=ONE),
     )
-    tied = flag(config, "tie_word_embeddings", True) and family != "pop2piano"
+    tied = flag(config, "tie_word_embeddings", True)
+    if family == "pop2piano" and not is_version_4(config):
+        tied = False
     table = Tensor("shared.weight", (V, d), components.TOKEN_EMBEDDING, Role.LOOKED_UP)
     stacks = tuple((f"{n}.embed_tokens.weight", table.name) for n in ("encoder", "decoder"))
     own = AttentionSpec(L, 2 * queries, queries, queries)

@@ -12,7 +12,7 @@ from reprlib import repr as shortened
 
 from minilm.architectures import t5
 from minilm.architectures.building_blocks import d, h
-from minilm.architectures.config_fields import Config, sides, size
+from minilm.architectures.config_fields import Config, is_version_4, sides, size
 from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
 from minilm.architectures.vision_tower import matrix, once
 from minilm.errors import ConfigError
@@ -55,7 +55,7 @@ def layout(config: Config) -> Layout:
         tensors=(
             *text.tensors,
             *matrix("patch_embed.proj", pixels),
-            *matrix("decoder.embed_patches.proj", pixels),
+            *(() if is_version_4(config) else matrix("decoder.embed_patches.proj", pixels)),
             *(
                 once(f"encoder.cell_2d_embedding.{axis}_position_embeddings.weight", (rows, d))
                 for axis in "xy"

@@ -11,9 +11,9 @@ from dataclasses import replace
 from minilm.architectures import image_projectors as projectors
 from minilm.architectures import patch_towers, sound_towers
 from minilm.architectures.building_blocks import s
-from minilm.architectures.config_fields import Config, sub_config
+from minilm.architectures.config_fields import Config, is_version_4, sub_config
 from minilm.architectures.decoder import BLOCK, MLP
-from minilm.architectures.joint_text import Model, is_version_4
+from minilm.architectures.joint_text import Model
 from minilm.architectures.moe import (
     LayerGroup,
     correction_bias,

@@ -13,6 +13,7 @@ from minilm.architectures.building_blocks import L, d, equal_heads, f, h, linear
 from minilm.architectures.config_fields import (
     Config,
     flag,
+    is_version_4,
     layers,
     number,
     sides,
@@ -21,7 +22,6 @@ from minilm.architectures.config_fields import (
     whole_number,
 )
 from minilm.architectures.encoder_layers import encoder_layer
-from minilm.architectures.joint_text import is_version_4
 from minilm.architectures.task_heads import (
     C,
     class_ending,
