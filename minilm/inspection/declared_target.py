@@ -134,6 +134,8 @@ def hugging_face_target(
     if layout and not beside_weights and has_idle_gates(layout):
         text = "counted with gates of the experts that do nothing, which transformers 5 adds"
         notes = (*notes, text)
+    if layout and not beside_weights and "transformers_version" not in config:
+        notes = (*notes, *_version_note(config, layout.count()))
     encoder = layout.count(components=(ENCODER,)) if layout else 0
     if encoder:
         text = f"FLOPs are a token's in the decoder; the encoder, {encoder:,} parameters, runs once"
@@ -182,6 +184,15 @@ def _class_of_other_code(config: Mapping[str, Any], model_type: str) -> str:
 
 def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name)).lower()
+
+
+def _version_note(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """That it has another ``count`` by transformers 4's defaults, where no version is said."""
+    older = layout_of_class({**config, "transformers_version": "4."})
+    if older is None or older.count() == count:
+        return ()
+    text = "counted as transformers 5 reads a config.json without transformers_version"
+    return (f"{text}; one that version 4 wrote has {older.count():,} parameters",)
 
 
 def _quantized_note(config: Mapping[str, Any]) -> str:
