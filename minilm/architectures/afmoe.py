@@ -18,7 +18,7 @@ from minilm.architectures.building_blocks import (
     sliding_layers,
     window_size,
 )
-from minilm.architectures.config_fields import field_name, flag, size, whole_number
+from minilm.architectures.config_fields import field_name, flag, size_or_null, whole_number
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -53,7 +53,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         router="router.gate",
         shared=("shared_experts", "num_shared_experts", 2),
     )
-    period = size(config, "global_attn_every_n_layers", 4)
+    period = size_or_null(config, "global_attn_every_n_layers", 4)
     sliding = sliding_layers(config, num_layers, lambda i: (i + 1) % period != 0)
     bias = flag(config, "attention_bias", False)
     return decoder(

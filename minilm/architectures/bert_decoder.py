@@ -33,6 +33,7 @@ from minilm.architectures.config_fields import (
     quotient,
     require,
     size,
+    size_or_null,
     whole_number,
 )
 from minilm.architectures.decoder import Defaults
@@ -163,7 +164,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     heads = equal_heads(config, variant.heads)
     d_model = heads.symbols["d"]
     embedding_width = (
-        size(config, variant.width_field, variant.width or d_model)
+        size_or_null(config, variant.width_field, variant.width or d_model)
         if variant.width_field
         else d_model
     )

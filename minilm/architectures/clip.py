@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from minilm.architectures.building_blocks import T, V, d, equal_heads, linear, norm
-from minilm.architectures.config_fields import Config, flag, layers, size, sub_config
+from minilm.architectures.config_fields import Config, flag, layers, size, size_or_null, sub_config
 from minilm.architectures.encoder_layers import encoder_layer, lookup
 from minilm.architectures.task_heads import (
     class_name_of,
@@ -120,7 +120,7 @@ def _text(config: Config, family: str, prefix: str) -> Layout:
     position = components.POSITION_EMBEDDING
     last: Tensors = ()
     if family != "clip":
-        symbols["p"] = size(config, "projection_size", symbols["d"])
+        symbols["p"] = size_or_null(config, "projection_size", symbols["d"])
         weight, bias = linear(f"{prefix}head", p, d, components.POOLER, bias=True, repeat=ONE)
         last = (replace(weight, role=Role.ONCE), bias)
     return Layout(

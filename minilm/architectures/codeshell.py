@@ -18,7 +18,7 @@ from minilm.architectures.building_blocks import (
     fused_attention,
     read_heads,
 )
-from minilm.architectures.config_fields import flag, size
+from minilm.architectures.config_fields import flag, size, size_or_null
 from minilm.architectures.decoder import Defaults, decoder, pre_norms
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -38,7 +38,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         head_dim=None,
         defaults=_DEFAULTS.heads,
     )
-    width = size(config, "n_inner", 4 * heads.symbols["d"])
+    width = size_or_null(config, "n_inner", 4 * heads.symbols["d"])
     up, down = f"{_BLOCK}.mlp.c_fc", f"{_BLOCK}.mlp.c_proj"
     attention = f"{_BLOCK}.attn"
     symbols = {"f": width}

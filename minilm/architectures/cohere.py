@@ -25,7 +25,7 @@ from minilm.architectures.building_blocks import (
     sliding_layers,
     window_size,
 )
-from minilm.architectures.config_fields import flag, size, whole_number
+from minilm.architectures.config_fields import flag, size, size_or_null, whole_number
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -85,7 +85,7 @@ def _with_experts(config: Mapping[str, Any]) -> Layout:
     symbols = dict(split.symbols)
     if split.dense:
         expert_width = size(config, "intermediate_size", _MOE.experts[2])
-        symbols["f"] = size(config, "prefix_dense_intermediate_size", expert_width)
+        symbols["f"] = size_or_null(config, "prefix_dense_intermediate_size", expert_width)
     if split.experts:
         symbols |= read_experts(
             config, layers=split.expert_layers, width="intermediate_size", defaults=_MOE.experts

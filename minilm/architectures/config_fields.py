@@ -18,10 +18,11 @@ LARGEST_PART_COUNT = 1000
 
 
 def size(config: Config, name: str, default: int | None = None) -> int:
-    """A positive size; ``default`` where the field is absent or null, and required without one."""
-    value = config.get(name)
-    if value is None:
-        value = default
+    """A positive size; ``default`` where the field is absent, and required without one.
+
+    Null stands for no size: transformers builds no model of it, but for what `size_or_null` reads.
+    """
+    value = config.get(name, default)
     if type(value) is not int or not 1 <= value <= LARGEST_DIMENSION:
         is_large = type(value) is int and value > 0
         expected = f"at most {LARGEST_DIMENSION:,}" if is_large else "a positive whole number"
@@ -36,17 +37,27 @@ def optional_size(config: Config, name: str, default: int | None = None) -> int 
     return size(config, name, default)
 
 
-def whole_number(config: Config, name: str, default: int) -> int:
+def size_or_null(config: Config, name: str, default: int) -> int:
+    """A positive size; ``default`` where the field is absent or null."""
+    return size({name: default if config.get(name) is None else config[name]}, name)
+
+
+def whole_number_or_null(config: Config, name: str, default: int) -> int:
     """A whole number that may be 0; ``default`` where the field is absent or null."""
-    value = default if config.get(name) is None else config[name]
+    return whole_number(config, name, default) if config.get(name) is not None else default
+
+
+def whole_number(config: Config, name: str, default: int) -> int:
+    """A whole number that may be 0; ``default`` where the field is absent."""
+    value = config.get(name, default)
     if type(value) is not int or not 0 <= value <= LARGEST_DIMENSION:
         raise ConfigError(f"config.json: {name}", shortened(value), "a whole number, 0 or more")
     return value
 
 
 def layers(config: Config, name: str, default: int | None = None) -> int:
-    """A number of layers: a size that is small enough to list, and that null does not stand for."""
-    value = size(config, name, None if name in config else default)
+    """A number of layers: a size that is small enough to list."""
+    value = size(config, name, default)
     if value > LARGEST_LAYER_COUNT:
         raise ConfigError(f"config.json: {name}", f"{value}", f"at most {LARGEST_LAYER_COUNT}")
     return value

@@ -32,6 +32,7 @@ from minilm.architectures.config_fields import (
     layers,
     optional_size,
     size,
+    size_or_null,
     whole_number,
     with_fields_of,
 )
@@ -249,7 +250,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "c": size(config, "kv_lora_rank", defaults.latents[1]),
         "r": size(config, "qk_rope_head_dim", rotary),
         "n": size(config, "qk_nope_head_dim", plain),
-        "v": size(config, "v_head_dim", values or max(1, d_model // heads)),
+        "v": size_or_null(config, "v_head_dim", values or max(1, d_model // heads)),
     }
     if defaults.indexer:
         symbols |= _index_sizes(config, defaults.indexer, query_latent)

@@ -85,7 +85,7 @@ def _named_network(config: Config) -> Config:
     """The `backbone_config` that older fields stand for."""
     more, name = sub_config(config, "backbone_kwargs"), config.get("backbone")
     if flag(config, "use_timm_backbone", True) and not more:
-        more = {"out_indices": [1, 2, 3, 4], "num_channels": config.get("num_channels")}
+        more = {"out_indices": [1, 2, 3, 4], "num_channels": size(config, "num_channels", 3)}
     elif name is None:
         return {"model_type": "resnet", "out_features": ["stage4"]}
     return {**more, "model_type": "timm_backbone", "backbone": name}

@@ -15,7 +15,7 @@ from minilm.architectures.building_blocks import (
     sliding_layers,
     window_size,
 )
-from minilm.architectures.config_fields import flag, size, whole_number
+from minilm.architectures.config_fields import flag, size, whole_number, whole_number_or_null
 from minilm.architectures.decoder import (
     ATTENTION,
     MLP,
@@ -48,7 +48,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     )
     bias = flag(config, "attention_bias", False)
     window = window_size(config, _DEFAULTS.window)
-    full = whole_number(config, "max_window_layers", 62)
+    full = whole_number_or_null(config, "max_window_layers", 62)
     sliding = sliding_layers(config, num_layers, lambda i: bool(window) and i >= full)
     return decoder(
         config,

@@ -19,6 +19,7 @@ from minilm.architectures.config_fields import (
     is_whole_number,
     layers,
     size,
+    size_or_null,
     whole_number,
     within,
 )
@@ -198,7 +199,7 @@ def _spec(config: Mapping[str, Any], kind: str, x: _Latent, group: LayerGroup) -
     cache, scores, values = x.c + x.r, x.h * (x.n + x.r), x.h * x.v
     if kind == _KINDS[0]:
         default = size(config, "sliding_window_size", 512)
-        window = size(config, "sliding_window", default)
+        window = size_or_null(config, "sliding_window", default)
         return AttentionSpec(group.repeat, cache, scores, values, window)
     if kind == _KINDS[1]:
         selected = size(config, "index_topk", 2048)

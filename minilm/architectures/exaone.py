@@ -17,7 +17,7 @@ from minilm.architectures.building_blocks import (
     sliding_layers,
     window_size,
 )
-from minilm.architectures.config_fields import whole_number
+from minilm.architectures.config_fields import whole_number, whole_number_or_null
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -43,7 +43,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     if isinstance(pattern, str) and pattern and set(pattern) <= {"L", "G"}:  # local and global
         sliding = sliding_layers(config, num_layers, lambda i: pattern[i % len(pattern)] == "L")
     else:
-        period = whole_number(config, "sliding_window_pattern", 4)
+        period = whole_number_or_null(config, "sliding_window_pattern", 4)
         sliding = sliding_layers(config, num_layers, lambda i: bool(period and (i + 1) % period))
     attention = (*separate_attention(ATTENTION, heads), *query_key_norms())
     kinds = attention_kinds(heads, num_layers, sliding, window)

@@ -23,7 +23,14 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import field_name, flag, layers, optional_flag, size
+from minilm.architectures.config_fields import (
+    field_name,
+    flag,
+    layers,
+    optional_flag,
+    size,
+    size_or_null,
+)
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Tensor
 from minilm.ledger.symbols import ONE
@@ -38,7 +45,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         return replace(layout({**config, **own, "model_type": "falcon"}), family="RefinedWeb")
     heads = _heads(config)
     bias = flag(config, "bias", False)
-    inner = size(config, "ffn_hidden_size", 4 * heads.symbols["d"])
+    inner = size_or_null(config, "ffn_hidden_size", 4 * heads.symbols["d"])
     tied = flag(config, "tie_word_embeddings", True)
     symbols = {
         "V": size(config, "vocab_size", 65024),
@@ -93,7 +100,7 @@ def _norms(config: Mapping[str, Any]) -> tuple[Tensor, ...]:
     if not optional_flag(config, "parallel_attn", True):
         second = f"{_BLOCK}.post_attention_layernorm"
         return (*one, *norm(second, components.FEED_FORWARD_NORM, bias=True))
-    if size(config, "num_ln_in_parallel_attn", 2 if new else 1) != 2:
+    if size_or_null(config, "num_ln_in_parallel_attn", 2 if new else 1) != 2:
         return one
     return (
         *norm(f"{_BLOCK}.ln_attn", components.ATTENTION_NORM, bias=True),

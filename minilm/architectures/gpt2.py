@@ -20,7 +20,15 @@ from minilm.architectures.building_blocks import (
     lm_head,
     norm,
 )
-from minilm.architectures.config_fields import field_name, flag, layers, number, require, size
+from minilm.architectures.config_fields import (
+    field_name,
+    flag,
+    layers,
+    number,
+    require,
+    size,
+    size_or_null,
+)
 from minilm.architectures.conversion import (
     ALL_BIASES,
     GELU_GRAPH,
@@ -62,7 +70,7 @@ def layout_around(
     block: Callable[[Polynomial], tuple[Tensor, ...]],
 ) -> Layout:
     """What models of GPT-2's kind have around their layers; ``block`` takes the feed-forward's width."""
-    inner = size(config, "n_inner", 4 * heads.symbols["d"])
+    inner = size_or_null(config, "n_inner", 4 * heads.symbols["d"])
     tied = flag(config, "tie_word_embeddings", True)
     symbols = {
         "V": size(config, "vocab_size", 50257),

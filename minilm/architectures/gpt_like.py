@@ -21,7 +21,7 @@ from minilm.architectures.building_blocks import (
     linear,
     norm,
 )
-from minilm.architectures.config_fields import flag, layers, size, sub_config
+from minilm.architectures.config_fields import flag, layers, size, size_or_null, sub_config
 from minilm.architectures.decoder import (
     ATTENTION,
     MLP,
@@ -60,7 +60,7 @@ def _codegen(config: Mapping[str, Any]) -> Layout:
         *norm(f"{block}.ln_1", components.ATTENTION_NORM, bias=True),
         *fused_attention(f"{block}.attn.qkv_proj", f"{block}.attn.out_proj", heads),
         *feed_forward(f"{block}.mlp.fc_in", f"{block}.mlp.fc_out", f, bias=True),
-        symbols={"f": size(config, "n_inner", 4 * heads.symbols["d"])},
+        symbols={"f": size_or_null(config, "n_inner", 4 * heads.symbols["d"])},
         table="transformer.wte",
         final_norm="transformer.ln_f",
         norm_bias=True,

@@ -22,7 +22,7 @@ from minilm.architectures.building_blocks import (
     norm,
     separate_attention,
 )
-from minilm.architectures.config_fields import field_name, flag, layers, size
+from minilm.architectures.config_fields import field_name, flag, layers, size, size_or_null
 from minilm.config.validation import LARGEST_LAYER_COUNT
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -35,7 +35,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     heads = equal_heads(
         config, (2048, 16, None, None), heads=field_name(config, "num_heads", "num_attention_heads")
     )
-    inner = size(config, "intermediate_size", 4 * heads.symbols["d"])
+    inner = size_or_null(config, "intermediate_size", 4 * heads.symbols["d"])
     hidden = feed_forward_width(inner, heads.symbols["d"])
     tied = flag(config, "tie_word_embeddings", True)
     symbols = {

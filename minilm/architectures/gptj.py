@@ -17,7 +17,7 @@ from minilm.architectures.building_blocks import (
     norm,
     separate_attention,
 )
-from minilm.architectures.config_fields import size
+from minilm.architectures.config_fields import size_or_null
 from minilm.architectures.decoder import Defaults, decoder, gpt_fields
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
@@ -31,7 +31,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     heads = equal_heads(
         config, _DEFAULTS.heads, width=fields["hidden_size"], heads=fields["num_attention_heads"]
     )
-    inner = size(config, "n_inner", 4 * heads.symbols["d"])
+    inner = size_or_null(config, "n_inner", 4 * heads.symbols["d"])
     hidden = feed_forward_width(inner, heads.symbols["d"])
     block = "transformer.h.{i}"
     result = decoder(

@@ -20,7 +20,12 @@ from minilm.architectures.building_blocks import (
     norm,
     separate_attention,
 )
-from minilm.architectures.config_fields import field_name, layer_numbers, size, whole_number
+from minilm.architectures.config_fields import (
+    field_name,
+    layer_numbers,
+    size,
+    whole_number_or_null,
+)
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -57,7 +62,7 @@ def layout(config: Config) -> Layout:
     heads, num_layers = heads_and_layers(config, _DEFAULTS)
     local = layer_numbers(config, "local_layer_ids", [i for i in range(num_layers) if (i + 1) % 6])
     kinds = layer_kinds(config, "layer_types", num_layers, _KINDS, lambda i: _KINDS[i not in local])
-    first = whole_number(config, "dense_mlp_idx", 0)
+    first = whole_number_or_null(config, "dense_mlp_idx", 0)
     split = split_layers(num_layers, sparse_layers(config, num_layers, lambda i: i >= first))
     taps = field_name(config, "conv_kernel_size", "sconv_kernel_size")
     symbols = {**split.symbols, "z": size(config, taps, 4)}

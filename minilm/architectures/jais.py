@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minilm.architectures.building_blocks import T, d, f, h
-from minilm.architectures.config_fields import size
+from minilm.architectures.config_fields import size, size_or_null
 from minilm.architectures.decoder import Defaults, decoder, pre_norms
 from minilm.architectures.gpt2 import gpt_heads, transposed
 from minilm.ledger import components
@@ -26,7 +26,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     heads = gpt_heads(config)
     is_gated = config.get("activation_function") == "swiglu"
     attention, mlp = f"{_BLOCK}.attn", f"{_BLOCK}.mlp"
-    symbols = {"f": size(config, "n_inner", 4 * heads.symbols["d"])}
+    symbols = {"f": size_or_null(config, "n_inner", 4 * heads.symbols["d"])}
     part = components.POSITION_EMBEDDING
     if config.get("position_embedding_type") == "alibi":
         name = "transformer.relative_pe.slopes"

@@ -15,7 +15,7 @@ from minilm.architectures.building_blocks import (
     m,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layer_numbers, size
+from minilm.architectures.config_fields import flag, layer_numbers, size, size_or_null
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -58,7 +58,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     bias = flag(config, "attention_bias", False)
     mlp = f"{BLOCK}.feed_forward"
     kinds = layer_kinds(config, "layer_types", num_layers, _KINDS, _chunks(config))
-    window = size(config, "attention_chunk_size", _DEFAULTS.window)
+    window = size_or_null(config, "attention_chunk_size", _DEFAULTS.window)
     return decoder(
         config,
         _DEFAULTS,

@@ -19,7 +19,7 @@ from minilm.architectures.building_blocks import (
     norm,
     read_heads,
 )
-from minilm.architectures.config_fields import layers, size
+from minilm.architectures.config_fields import layers, size_or_null
 from minilm.architectures.decoder import Defaults, decoder
 from minilm.ledger import components
 from minilm.ledger.layout import Layout
@@ -37,7 +37,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         head_dim=None,
         defaults=_DEFAULTS.heads,
     )
-    width = size(config, "n_inner", 4 * heads.symbols["d"])
+    width = size_or_null(config, "n_inner", 4 * heads.symbols["d"])
     num_layers = layers(config, "n_layer", _DEFAULTS.layers)
     is_list = config["model_type"] == "mixformer-sequential"
     block = "layers.{i}" if is_list else "transformer.h.{i}"

@@ -20,7 +20,7 @@ from minilm.architectures.building_blocks import (
     separate_attention,
     sliding_layers,
 )
-from minilm.architectures.config_fields import flag, layers, size, whole_number
+from minilm.architectures.config_fields import flag, layers, size, whole_number_or_null
 from minilm.architectures.decoder import BLOCK, Defaults, decoder
 from minilm.architectures.moe import group_of
 from minilm.ledger import components
@@ -38,7 +38,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     bias, mlp_bias = flag(config, "attention_bias", False), flag(config, "mlp_bias", False)
     period = size(config, "global_attn_every_n_layers", 3)
     sliding = sliding_layers(config, num_layers, lambda i: i % period != 0)
-    window = whole_number(config, "local_attention", 128) // 2
+    window = whole_number_or_null(config, "local_attention", 128) // 2
     attention_norm: tuple[Tensor, ...] = ()
     after_first = group_of(range(1, num_layers), num_layers)
     if after_first:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import V, d
-from minilm.architectures.config_fields import layers, whole_number
+from minilm.architectures.config_fields import layers, whole_number_or_null
 from minilm.architectures.moe import LARGEST_EXPERT_COUNT
 from minilm.errors import ConfigError
 from minilm.ledger import components
@@ -28,7 +28,7 @@ def with_mtp(
 
     Where not ``has_tables``, they use the model's embedding and head.
     """
-    number = whole_number(config, name, default)
+    number = whole_number_or_null(config, name, default)
     if not number:
         return layout
     layers({name: number}, name)

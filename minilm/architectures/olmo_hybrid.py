@@ -16,7 +16,7 @@ from minilm.architectures.building_blocks import (
     norm,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, size
+from minilm.architectures.config_fields import flag, size, size_or_null
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -81,13 +81,13 @@ def layout(config: Mapping[str, Any]) -> Layout:
 
 
 def _delta_net(config: Mapping[str, Any], d_model: int, num_heads: int) -> Mixer:
-    key_heads = size(config, "linear_num_key_heads", num_heads)
-    key_width = size(config, "linear_key_head_dim", int(0.75 * d_model / key_heads))
+    key_heads = size_or_null(config, "linear_num_key_heads", num_heads)
+    key_width = size_or_null(config, "linear_key_head_dim", int(0.75 * d_model / key_heads))
     symbols = {
         "a": key_heads,
-        "H": size(config, "linear_num_value_heads", num_heads),
+        "H": size_or_null(config, "linear_num_value_heads", num_heads),
         "Q": key_width,
-        "O": size(config, "linear_value_head_dim", 2 * key_width),
+        "O": size_or_null(config, "linear_value_head_dim", 2 * key_width),
         "z": size(config, "linear_conv_kernel_dim", 4),
     }
     prefix = f"{BLOCK}.linear_attn"

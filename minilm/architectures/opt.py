@@ -22,7 +22,7 @@ from minilm.architectures.building_blocks import (
     norm,
     separate_attention,
 )
-from minilm.architectures.config_fields import flag, layers, require, size
+from minilm.architectures.config_fields import flag, layers, require, size, size_or_null
 from minilm.architectures.conversion import Importable
 from minilm.architectures.shared_fields import Fields, read_activation
 from minilm.ledger import components
@@ -36,7 +36,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     """The tensors of OPTForCausalLM for a config.json."""
     heads = equal_heads(config, (768, 12, None, None))
     d_model = heads.symbols["d"]
-    embedding_width = size(config, "word_embed_proj_dim", d_model)
+    embedding_width = size_or_null(config, "word_embed_proj_dim", d_model)
     width = d if embedding_width == d_model else symbol("p")
     inner = size(config, "ffn_dim", 3072)
     tied = flag(config, "tie_word_embeddings", True)

@@ -12,7 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 from minilm.architectures.building_blocks import Heads, d, linear, s, separate_attention
-from minilm.architectures.config_fields import flag, layer_numbers, layers, size, whole_number
+from minilm.architectures.config_fields import (
+    flag,
+    layer_numbers,
+    layers,
+    size,
+    size_or_null,
+    whole_number,
+)
 from minilm.architectures.decoder import (
     ATTENTION,
     BLOCK,
@@ -54,7 +61,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
     family = config["model_type"]
     defaults = _DEFAULTS[family]
     heads, num_layers = heads_and_layers(config, defaults)
-    every = size(config, "full_attention_interval", 4)
+    every = size_or_null(config, "full_attention_interval", 4)
     kinds = kinds_of_layers(
         config, num_layers, lambda i: "linear_attention" if (i + 1) % every else "full_attention"
     )

@@ -18,6 +18,7 @@ from minilm.architectures.config_fields import (
     number,
     sides,
     size,
+    size_or_null,
     squares,
     whole_number,
 )
@@ -253,7 +254,7 @@ def _with_class(result: Layout, config: Config, variant: _Variant) -> Layout:
         if not variant.pooled:
             pooler = ()
         elif not is_beit:
-            symbols["p"] = size(config, "pooler_output_size", symbols["d"])
+            symbols["p"] = size_or_null(config, "pooler_output_size", symbols["d"])
             pooler = head(f"{prefix}pooler.dense", p, component=components.POOLER)
         body = without_prefix((*result.tensors, *pooler), prefix)
         return replace(result, tensors=body, symbols=symbols)
