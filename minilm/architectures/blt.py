@@ -97,7 +97,9 @@ def _map(
 
 def _ngrams(config: Config, width: Polynomial) -> Tensor:
     """One table for the hashes of all lengths."""
-    lengths = sizes(config, "encoder_hash_byte_group_size", (3, 4, 5, 6, 7, 8))
+    field, lengths = "encoder_hash_byte_group_size", [3, 4, 5, 6, 7, 8]
+    if config.get(field) is not None:
+        lengths = sizes(config, field, ())
     functions = size(config, "encoder_hash_byte_group_nb_functions", 1)
     rows = size(config, "encoder_hash_byte_group_vocab", 500002) * functions * len(lengths)
     return _table("model.encoder_hash_tok_embedding", rows, width, components.NGRAM_EMBEDDING)

@@ -73,8 +73,8 @@ def few(name: str, number: int) -> int:
 def listed(
     config: Config, name: str, default: Sequence[Any], count: int | None = None
 ) -> list[Any]:
-    """The first ``count`` things of a list; ``default`` where the field is absent or null."""
-    value = default if config.get(name) is None else config[name]
+    """The first ``count`` things of a list; ``default`` where the field is absent."""
+    value = config.get(name, default)
     least = 1 if count is None else count
     if not isinstance(value, (list, tuple)) or not least <= len(value) <= LARGEST_LAYER_COUNT:
         raise ConfigError(f"config.json: {name}", shortened(value), f"a list of {least} or more")
@@ -95,7 +95,7 @@ def depths(
 
 def sides(config: Config, name: str, default: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width, of which a config may give one for both."""
-    value = default if config.get(name) is None else config[name]
+    value = config.get(name, default)
     if not isinstance(value, (list, tuple)):
         value = (value, value)
     if len(value) != 2:

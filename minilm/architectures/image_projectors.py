@@ -375,8 +375,8 @@ def aria(config: Config, vision: Config, name: str) -> Tensors:
     """Queries, one list for each number of patches, attend to the picture's."""
     del vision
     field = "projector_patch_to_query_dict"
-    counts = None if config.get(field) is None else [*sub_config(config, field).values()]
-    rows = max(sizes({field: counts}, field, (128, 256)))
+    counts = [*sub_config(config, field, bare={"1": 128, "2": 256}).values()]
+    rows = max(sizes({field: counts}, field, ()))
     cross, text = f"{name}.cross_attn", sub_config(config, "text_config")
     inner = size(text, "hidden_size", 4096)
     forward = f"{name}.feed_forward"

@@ -260,3 +260,45 @@ def test_null_is_false(model_type: str, field: str) -> None:
         for fields in ({}, {field: None}, {field: False})
     )
     assert default != null == false
+
+
+@pytest.mark.parametrize(
+    ("model_type", "field"),
+    [
+        ("bert", "type_vocab_size"),
+        ("deepseek_v3", "n_shared_experts"),
+        ("llama", "hidden_size"),
+        ("llama", "num_hidden_layers"),
+        ("llama", "vocab_size"),
+        ("resnet", "depths"),
+        ("vit", "image_size"),
+    ],
+)
+def test_a_size_that_is_null_is_refused(model_type: str, field: str) -> None:
+    with pytest.raises(ConfigError, match=f"{field}: None"):
+        layout_of({"model_type": model_type, field: None})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "field"),
+    [
+        ("blt", "encoder_hash_byte_group_size"),
+        ("exaone4", "sliding_window_pattern"),
+        ("falcon", "ffn_hidden_size"),
+        ("gpt2", "n_inner"),
+        ("gpt_neo", "intermediate_size"),
+        ("jais", "n_inner"),
+        ("llama", "head_dim"),
+        ("llama", "num_key_value_heads"),
+        ("llava", "text_config"),
+        ("olmo_hybrid", "linear_value_head_dim"),
+        ("opt", "word_embed_proj_dim"),
+        ("roformer", "embedding_size"),
+        ("siglip", "text_config"),
+        ("vit", "pooler_output_size"),
+    ],
+)
+def test_null_is_the_default_where_that_follows_from_others(model_type: str, field: str) -> None:
+    assert layout_of({"model_type": model_type, field: None}) == layout_of(
+        {"model_type": model_type}
+    )
