@@ -156,6 +156,7 @@ REMOTE_TYPES: dict[str, ModelType] = {
     "step1": ModelType("remote_llama"),
     "step3_text": ModelType("step3"),
     "step3_vl": ModelType("step3", text_of="step3_text", whole="step3_vl"),
+    "step3p5": ModelType("step3p5"),
     "telechat": ModelType("telechat"),
     "xverse": ModelType("remote_llama", gguf="xverse"),
 }
@@ -357,6 +358,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "smollm3": ModelType("smollm3", gguf="smollm3"),
     "solar_open": ModelType("glm", gguf="glm4moe"),
     "stablelm": ModelType("stablelm", gguf="stablelm"),
+    "step3p7": ModelType("step3p5", text_of="step3p5", whole="step3p7"),
     "t5": ModelType("t5", gguf="t5", by_class=True),
     "trocr": ModelType("bart_decoder", causal_only=True),
     "umt5": ModelType("t5", gguf="t5", by_class=True),

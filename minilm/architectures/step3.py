@@ -6,7 +6,7 @@ defaults, `configs/step3_vl.py` there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from reprlib import repr as shortened
 from typing import Any
 
@@ -41,7 +41,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "k": size(config, "head_dim", head_dim),
         "q": size(config, "share_q_dim", 2048),
     }
-    split = split_layers(num_layers, _has_experts(config, num_layers))
+    split = split_layers(num_layers, has_experts(config, lambda i: 4 <= i < 60))
     symbols |= split.symbols
     if split.experts:
         symbols["s"] = size(config, "share_expert_dim", 5120)
@@ -65,18 +65,20 @@ def layout(config: Mapping[str, Any]) -> Layout:
         *linear(f"{ATTENTION}.o_proj", d, h * k, components.ATTENTION_OUTPUT),
         *dense_feed_forward(MLP, split.dense),
         *router(f"{BLOCK}.moe.gate", split.experts),
-        *_experts(split.experts),
+        *experts_in_one(split.experts),
         *shared_expert(f"{BLOCK}.share_expert", split.experts, width=s),
         fields={"max_position_embeddings": "max_position_embedding"},
     )
 
 
-def _has_experts(config: Mapping[str, Any], num_layers: int) -> Any:
+def has_experts(
+    config: Mapping[str, Any], otherwise: Callable[[int], bool]
+) -> Callable[[int], bool]:
     """Whether layer i has them: `moe_layers_enum` lists those, in a text or an array."""
     name = "moe_layers_enum"
     listed = config.get(name)
     if listed is None:
-        return lambda i: 4 <= i < 60
+        return otherwise
     try:
         numbers = (
             {int(number) for number in listed.split(",")} if isinstance(listed, str) else {*listed}
@@ -88,7 +90,7 @@ def _has_experts(config: Mapping[str, Any], num_layers: int) -> Any:
     return numbers.__contains__
 
 
-def _experts(group: LayerGroup | None) -> tuple[Tensor, ...]:
+def experts_in_one(group: LayerGroup | None) -> tuple[Tensor, ...]:
     """All experts' gates in one tensor, and so on."""
     if group is None:
         return ()

@@ -243,6 +243,43 @@ def _muse_glimmer(random: Random) -> Config:
     return _in_text(draw, attention_bias=(True, False), head_dim=(6,), sliding_window=(3,))(random)
 
 
+def _step3p7(random: Random) -> Config:
+    own = text(random) | {"head_dim": 2 * random.randint(1, 3)}
+    own.pop("pad_token_id")
+    count, modules = own["num_hidden_layers"], random.randint(0, 2)
+    kinds = random.choices(("sliding_attention", "full_attention"), k=count + modules)
+    heads = own["num_key_value_heads"] * random.randint(1, 3)
+    if random.random() < 0.3:
+        own["layer_types"], own["mtp_layer_types"] = kinds[:count], kinds[count:]
+        own |= {"num_sliding_attention_heads": heads}
+    else:
+        own["layer_types"] = kinds
+        own |= _maybe(random, attention_other_setting={"num_attention_heads": heads})
+    if random.random() < 0.5:
+        own["num_attention_groups"] = own.pop("num_key_value_heads")
+    sparse = [i for i in range(count) if _flag(random)]
+    listed = ",".join(map(str, sparse)) if _flag(random) else sparse
+    names = ("sparse", "dense")
+    named = {"mlp_layer_types": random.choices(names, k=count)}
+    own |= random.choice([{}, {"moe_layers_enum": listed}, named])
+    own |= {"num_nextn_predict_layers": modules, "moe_top_k": 1, "moe_num_experts": 3}
+    own |= _maybe(
+        random,
+        attention_bias=_flag(random),
+        mlp_bias=_flag(random),
+        moe_intermediate_size=5,
+        share_expert_dim=7,
+        sliding_window=3,
+        tie_word_embeddings=_flag(random),
+    )
+    tower = vision(random, mlp_ratio=1.6)
+    if _flag(random):
+        for name, old in (("width", "hidden_size"), ("heads", "num_attention_heads")):
+            tower[name] = tower.pop(old)
+    config: Config = {"text_config": own, "vision_config": tower}
+    return config | _maybe(random, projector_bias=_flag(random), tie_word_embeddings=_flag(random))
+
+
 declare("granite_speech", "GraniteSpeech", _granite_speech)
 declare("granite_speech_plus", "GraniteSpeechPlus", _granite_speech)
 declare("kosmos-2", "Kosmos2", _kosmos(vision))
@@ -251,6 +288,7 @@ declare("pix2struct", "Pix2Struct", _pix2struct)
 declare("diffusion_gemma", "DiffusionGemma", _diffusion_gemma, ("{}ForBlockDiffusion",))
 declare("gemma4_unified", "Gemma4Unified", _gemma4_unified)
 declare("granite4_vision", "Granite4Vision", _granite4_vision)
+declare("step3p7", "Step3p7", _step3p7)
 declare("t5gemma2", "T5Gemma2", _t5gemma2)
 declare("udop", "Udop", _udop)
 declare("chameleon", "Chameleon", _chameleon)

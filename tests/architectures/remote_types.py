@@ -258,6 +258,69 @@ STEP3_FIELDS: Config = SIZES | {
     "moe_intermediate_size": 9,
     "share_expert_dim": 7,
 }
+STEP3P5_FIELDS: Config = SIZES | {
+    "num_attention_groups": 2,
+    "num_hidden_layers": 3,
+    "head_dim": 3,
+    "attention_other_setting": {
+        "attention_type": "sliding_attention",
+        "num_attention_heads": 6,
+        "num_attention_groups": 2,
+        "head_dim": 3,
+    },
+    "layer_types": ["full_attention", *["sliding_attention"] * 4],
+    "sliding_window": 4,
+    "moe_layers_enum": "1,2",
+    "moe_num_experts": 2,
+    "moe_top_k": 1,
+    "moe_intermediate_size": 9,
+    "share_expert_dim": 7,
+    "num_nextn_predict_layers": 2,
+    "use_head_wise_attn_gate": True,
+}
+STEP3P5_ATTENTION = """
+model.layers.{0}.self_attn.q_proj.weight {1} 8
+model.layers.{0}.self_attn.k_proj.weight 6 8
+model.layers.{0}.self_attn.v_proj.weight 6 8
+model.layers.{0}.self_attn.o_proj.weight 8 {1}
+model.layers.{0}.self_attn.g_proj.weight {2} 8
+"""
+STEP3P5_NORMS = (
+    NORMS
+    + """
+model.layers.*.self_attn.q_norm.weight 3
+model.layers.*.self_attn.k_norm.weight 3
+"""
+)
+STEP3P5_MTP = (
+    (STEP3P5_NORMS + MLP).replace("*", "<3,4>")
+    + STEP3P5_ATTENTION.format("<3,4>", 18, 6)
+    + """
+model.layers.<3,4>.enorm.weight 8
+model.layers.<3,4>.hnorm.weight 8
+model.layers.<3,4>.eh_proj.weight 8 16
+model.layers.<3,4>.transformer.shared_head.norm.weight 8
+model.layers.<3,4>.transformer.shared_head.output.weight 11 8
+"""
+)
+STEP3P5 = (
+    OUTSIDE
+    + STEP3P5_NORMS
+    + STEP3P5_ATTENTION.format(0, 12, 4)
+    + STEP3P5_ATTENTION.format("<1,2>", 18, 6)
+    + MLP.replace("*", "0")
+    + """
+model.layers.<1,2>.moe.gate.weight 2 8
+buffer model.layers.<1,2>.moe.router_bias 2
+model.layers.<1,2>.moe.gate_proj.weight 2 9 8
+model.layers.<1,2>.moe.up_proj.weight 2 9 8
+model.layers.<1,2>.moe.down_proj.weight 2 8 9
+model.layers.<1,2>.share_expert.gate_proj.weight 7 8
+model.layers.<1,2>.share_expert.up_proj.weight 7 8
+model.layers.<1,2>.share_expert.down_proj.weight 8 7
+"""
+    + "\n".join(f"mtp {line}" for line in STEP3P5_MTP.split("\n") if line)
+)
 
 CASES: dict[str, list[Case]] = {
     "PanguEmbedded": [
@@ -1182,6 +1245,11 @@ model.norm.bias 8
             )
             for bias in ("vit_large_projector.bias 8", "")
         ),
+    ],
+    "step3p5": [
+        Case(
+            "vllm-project/vllm models/step3p5.py (and step3p5_mtp.py)", STEP3P5_FIELDS, STEP3P5, 36
+        )
     ],
     "telechat": [
         Case(
