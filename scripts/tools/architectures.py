@@ -71,7 +71,8 @@ GGUF files of these architectures of llama.cpp, of the 126 that gguf 0.19 names,
 - towers of pictures and sounds of many models, under one name: clip
 - later than the one RWKV that is declared, the fourth: arwkv7, rwkv6, rwkv6qwen2, rwkv7
 - encoders of text that are not declared: jina-bert-v2, neo-bert, nomic-bert-moe
-- language models that are not declared: cogvlm, grovemoe, plamo2, plamo3, plm, step35
+- language models that are not declared: cogvlm, grovemoe, plamo2, plamo3, plm
+- a language model that is declared, and whose conversion is not: step35
 - a decoder of sound: wavtokenizer-dec
 """
 
