@@ -30,7 +30,7 @@ from minilm.inspection.declared_target import hugging_face_target, minilm_target
 from minilm.inspection.file_class import as_class_of_file
 from minilm.inspection.gguf_files import special_file
 from minilm.inspection.module_names import with_names_of_file
-from minilm.inspection.similar_types import check_declared
+from minilm.inspection.similar_types import check_declared, uncounted_parts
 from minilm.inspection.target import UNKNOWN, Target
 from minilm.inspection.tied_copies import stored_apart, with_copied_head
 from minilm.ledger import components
@@ -94,7 +94,9 @@ def _read_as(target: Target, model_type: str) -> Target:
         raise InputError("--as", target.name, "a target with a config.json of Hugging Face")
     fields = {**target.hugging_face, "model_type": model_type}
     declared = hugging_face_target(target.name, fields)
-    note = f"read as {model_type}: config.json says {target.architecture}"
+    left_out = uncounted_parts(fields)
+    without = f"; {left_out} is not counted" if left_out else ""
+    note = f"read as {model_type}: config.json says {target.architecture}{without}"
     target = replace(
         target,
         architecture=model_type,

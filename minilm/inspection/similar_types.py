@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from minilm.architectures import layout_of
+from minilm.architectures import layout_of, layout_of_class
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.architectures.task_heads import CAUSAL, class_name_of
 from minilm.errors import InputError
+from minilm.ledger.components import AUDIO, VISION
 from minilm.ledger.layout import Layout
 from minilm.units import counted
 
@@ -20,6 +21,14 @@ _COMMON = (
 )
 # Of many types alike, or of few tensors.
 _SAYS_LITTLE = {"model_type", "architectures", "max_position_embeddings"}
+_OF_TOWERS = (
+    "vision",
+    "visual",
+    "image",
+    "img_",
+    "audio",
+    "speech",
+)  # in the names of their fields
 _FEWEST_FIELDS = 3  # of a config.json, that must matter to a declaration for it to be offered
 
 
@@ -63,12 +72,35 @@ def similar_types(config: Mapping[str, Any]) -> list[str]:
 
 def advice(config: Mapping[str, Any]) -> str:
     """What to do with a config.json whose model_type is not declared, as the end of a line."""
-    similar = similar_types(config)
+    similar = [name for name in similar_types(config) if _is_declared_class(config, name)]
     if not similar:
         return ""
     first, *others = similar
     more = f", and of {counted(len(others), 'other type')}" if others else ""
-    return f"its fields are those of {first}{more}; inspect with --as {first}"
+    left_out = uncounted_parts({**config, "model_type": first})
+    without = f", which does not count {left_out}" if left_out else ""
+    return f"its fields are those of {first}{more}; inspect with --as {first}{without}"
+
+
+def _is_declared_class(config: Mapping[str, Any], model_type: str) -> bool:
+    """Whether the class that ``config`` names is declared of that type: else --as ends in an error."""
+    try:
+        return layout_of_class({**config, "model_type": model_type}) is not None
+    except InputError:
+        return False
+
+
+def uncounted_parts(config: Mapping[str, Any]) -> str:
+    """The fields of ``config`` with towers over pictures or sounds, where its type has none."""
+    layout = layout_of_class(config)
+    if layout is None or layout.count(components=(VISION, AUDIO)):
+        return ""
+    return " nor ".join(
+        name
+        for name, value in config.items()
+        if ("tower" in name and value)
+        or (isinstance(value, Mapping) and any(word in name for word in _OF_TOWERS))
+    )
 
 
 def _own_sizes(layout: Layout, config: Mapping[str, Any]) -> int:

@@ -80,6 +80,38 @@ def test_the_type_with_its_fields_is_offered(
         assert re.search(expected, error)
 
 
+@pytest.mark.parametrize(
+    ("name", "field"), [("img_processor", {"image_dim_out": 8}), ("mm_vision_tower", "a/clip")]
+)
+def test_a_tower_that_is_not_counted_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, field: Any
+) -> None:
+    fields = LLAMA | {"architectures": ["NovelForCausalLM"], name: field, "image_token": "<>"}
+    path = novel(tmp_path, fields)
+    assert main([str(path)]) == 2
+    error = capsys.readouterr().err
+    offered = re.search(rf"inspect with --as (\w+), which does not count {name}; or", error)
+    assert offered
+    for told, report in (
+        (
+            f"config.json says novel; {name} is not counted",
+            minilm.inspect(path, model_type="llama"),
+        ),
+        ("", minilm.inspect(novel(tmp_path, LLAMA), model_type="llama")),
+    ):
+        assert any(note.endswith(told or "config.json says novel") for note in report.notes)
+    assert main([str(path), "--as", offered[1]]) == 0
+
+
+def test_no_type_is_offered_of_which_the_class_is_not_declared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = novel(tmp_path, LLAMA | {"architectures": ["NovelV"]})
+    assert main([str(path), "--as", "llama"]) == 2
+    assert main([str(path)]) == 2
+    assert "--as" not in capsys.readouterr().err.splitlines()[-1]
+
+
 PUBLISHED = {
     "gpt2-xl": (
         "gpt2",
