@@ -24,6 +24,8 @@ from minilm.quantization.packings import packing_of
 from minilm.transforms.lora import adapters, apply, base_name, configs_of
 from minilm.transforms.quantize import QuantizedLinear, quantize_layers
 
+# T5's configurations, though transformers loads a file with a head of its own untied.
+_TIED_WHATEVER_IT_SAYS = ("longt5", "mt5", "t5", "umt5")
 _QUANTIZED_MODULES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
 
 
@@ -100,7 +102,16 @@ def hugging_face_model(config: Mapping[str, Any], architecture: str) -> nn.Modul
     finally:
         transformers.logging.set_verbosity(verbosity)
     assert isinstance(model, nn.Module)
+    if config.get("tie_word_embeddings") is False and model_type in _TIED_WHATEVER_IT_SAYS:
+        _give_own_head(model)
     return model
+
+
+def _give_own_head(model: Any) -> None:
+    """Untie the head from the embedding."""
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is not None and head.weight is table.weight:
+        head.weight = nn.Parameter(torch.empty_like(table.weight))
 
 
 def hugging_face_config(module: nn.Module) -> dict[str, Any]:

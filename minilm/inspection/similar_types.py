@@ -21,14 +21,7 @@ _COMMON = (
 )
 # Of many types alike, or of few tensors.
 _SAYS_LITTLE = {"model_type", "architectures", "max_position_embeddings"}
-_OF_TOWERS = (
-    "vision",
-    "visual",
-    "image",
-    "img_",
-    "audio",
-    "speech",
-)  # in the names of their fields
+_OF_TOWERS = ("vision", "visual", "image", "img_", "audio", "speech")  # in a field's name
 _FEWEST_FIELDS = 3  # of a config.json, that must matter to a declaration for it to be offered
 
 

@@ -1,6 +1,7 @@
 """A model of transformers, passed as it is: its config and formula, and its file's components."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,26 @@ def test_a_module_finds_its_formula(
     body = minilm.inspect(module.base_model)
     assert body.verdict.status == "verified"
     assert body.architecture == family
+
+
+@pytest.mark.parametrize("tied", [None, False, True])
+@pytest.mark.parametrize("model_type", ["longt5", "mt5", "t5", "umt5"])
+def test_a_head_that_is_not_tied_is_not_tied_live(
+    model_type: str, tied: bool | None, tmp_path: Path
+) -> None:
+    """As Flan-T5 has it: transformers' configuration ties it all the same."""
+    parsed = transformers.AutoConfig.for_model(model_type)
+    class_name = transformers.AutoModelForSeq2SeqLM._model_mapping[type(parsed)].__name__
+    sizes = {"d_ff": 16, "d_kv": 4, "d_model": 8, "num_heads": 2, "num_layers": 1, "vocab_size": 40}
+    fields = {"model_type": model_type, "architectures": [class_name], **sizes}
+    if tied is not None:
+        fields["tie_word_embeddings"] = tied
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    report = minilm.inspect(tmp_path, live=True)
+    assert report.witnesses.formula == report.witnesses.module
+    with_a_tie = minilm.inspect(tmp_path).parameters.total - (40 * 8 if tied is False else 0)
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"tie_word_embeddings": True}))
+    assert minilm.inspect(tmp_path).parameters.total == with_a_tie
 
 
 def test_the_tensors_of_module_and_file_have_one_naming(tmp_path: Path) -> None:
