@@ -87,7 +87,7 @@ _OTHERS = {
     "Qwen3_5MoeForCausalLM": ("^model.visual.*",),
 }
 # Layers that use the keys and values of an earlier one, and declare none of their own.
-_SHARING = ("gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified")
+SHARING = ("gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified")
 _KEYS_AND_VALUES = re.compile(r"(.*layers\.\d+\.self_attn\.)(?:[kv]_proj|[kv]_norm)(?:\..*)?")
 
 
@@ -120,5 +120,5 @@ def ignored_weights(config: Mapping[str, Any]) -> IgnoredWeights:
     return IgnoredWeights(
         tuple(pattern for kind in kinds for pattern in _NEXT_TOKEN.get(kind, ())),
         tuple(p for key in (*kinds, class_name_of(config)) for p in _OTHERS.get(key, ())),
-        any(kind in _SHARING for kind in kinds),
+        any(kind in SHARING for kind in kinds),
     )

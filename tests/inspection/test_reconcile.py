@@ -139,6 +139,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "attention_bias": True,
         "tie_word_embeddings": False,
     },
+    "gemma-3n-e2b": {
+        "model_type": "gemma3n",
+        "architectures": ["Gemma3nForConditionalGeneration"],
+        "text_config": {
+            "num_hidden_layers": 30,
+            "intermediate_size": 8192,
+            "num_kv_shared_layers": 10,
+        },
+    },
     "deepseek-v3": {
         "model_type": "deepseek_v3",
         "vocab_size": 129280,
@@ -214,6 +223,8 @@ EXACT = [
     ("gpt-oss-20b", "21,511,953,984", ["scales of MXFP4"], [597_196_800]),
     ("gpt-oss-20b", "4187440704", ["only the active experts"], [4_187_440_704 - 20_914_757_184]),
     ("gpt-oss-20b", "3608307264", ["and no token embedding"], [3_608_307_264 - 20_914_757_184]),
+    # The Hub's safetensors.total
+    ("gemma-3n-e2b", "5439438272", ["for layers that take an earlier"], [10 * 2_097_408]),
     ("deepseek-v3", "671026419200", ["registered buffers"], [58 * 256]),
     ("deepseek-v3", "684531386000", ["MTP modules, registered buffers and FP8"], [13_504_981_648]),
 ]

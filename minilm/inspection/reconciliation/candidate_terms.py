@@ -5,9 +5,11 @@ Each follows from the layout's polynomials or from the report's counts; none is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from minilm.architectures.ignored_weights import SHARING
 from minilm.inspection.names import is_embedding
 from minilm.inspection.reconciliation.explanation import (
     EVERYTHING,
@@ -151,9 +153,28 @@ def _stored_terms(report: Report, layout: Layout) -> Iterator[Term]:
         # Their layers repeat the names of the others.
         name = "the modules for multi-token prediction (MTP)"
         yield replace(_added(layout, name, layout.mtp), touches=("MTP",))
+    if layout.family in SHARING:
+        yield _unread_term(layout)
     if report.quantization is None:
         for term in (*_packed_terms(layout), *_block_scale_terms(layout)):
             yield replace(term, rank=OTHER_FILE)
+
+
+def _unread_term(layout: Layout) -> Term:
+    """Keys and values of layers that take an earlier one's, as of the layers with the same queries."""
+    parts = layout.components()
+    queries = [t for t in parts[components.ATTENTION_QUERY] if t.role is Role.MULTIPLIED]
+    own = [tensor.layers for tensor in parts[components.ATTENTION_KEY]]
+    unread: list[Tensor] = []
+    for query in (each for each in queries if each.layers not in own):
+        like = [t.layers for t in queries if t.layers in own and t.shape == query.shape]
+        unread += [
+            replace(tensor, repeat=query.repeat)
+            for tensor in layout.tensors
+            if tensor.layers in like[:1] and re.search(r"[kv]_proj|k_norm", tensor.name)
+        ]
+    name = "the keys and values that published files hold for layers that take an earlier one's"
+    return replace(_added(layout, name, unread), touches=("unread keys and values",))
 
 
 def _of_other_file(report: Report, term: Term) -> Term:
