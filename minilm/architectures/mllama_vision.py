@@ -6,6 +6,8 @@ Pictures are used once, not once a token. Names, shapes and defaults: huggingfac
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from minilm.architectures.building_blocks import d
 from minilm.architectures.config_fields import Config, layers, listed, sides, size, sub_config
 from minilm.architectures.joint_text import Model, joined, text_layout
@@ -23,7 +25,7 @@ from minilm.architectures.vision_tower import (
     vision_symbols,
     without_bias,
 )
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import AttentionSpec, Layout, Role, Tensor
 from minilm.ledger.symbols import Polynomial, symbol
 
 z = symbol("z")  # global layers
@@ -43,9 +45,28 @@ def layout(config: Config) -> Layout:
     symbols["z"] = layers(vision, "num_global_layers", 8)
     outputs = size(vision, "vision_output_dim", 7680)
     between = projector(matrix("multi_modal_projector", (d, outputs)))
-    text = text_layout(config, _MODEL)
+    seen = size(vision, "max_num_tiles", 4) * (symbols["P"] + 1)
+    text = _with_picture(text_layout(config, _MODEL), seen)
     whole = joined(text, "mllama", Part((*_tower(vision), *between), symbols))
     return whole_or_body(whole, config)
+
+
+def _with_picture(text: Layout, entries: int) -> Layout:
+    """With the keys and values of a picture of all tiles in the layers with cross-attention."""
+    matrices = {
+        part: tensor
+        for tensor in text.tensors
+        for part in "qko"
+        if tensor.name.endswith(f"cross_attn.{part}_proj.weight")
+    }
+    if not matrices:
+        return text
+    query, key = matrices["q"], matrices["k"]
+    width, cache = query.shape[0], 2 * key.shape[0]
+    of_tokens = (query, matrices["o"])
+    tensors = (replace(t, role=Role.MULTIPLIED) if t in of_tokens else t for t in text.tensors)
+    spec = AttentionSpec(query.repeat, cache, width, width, fixed=entries)
+    return replace(text, tensors=tuple(tensors), attention=(*text.attention, spec))
 
 
 def _tower(config: Config) -> tuple[Tensor, ...]:

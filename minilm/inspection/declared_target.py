@@ -140,6 +140,10 @@ def hugging_face_target(
     if encoder:
         text = f"FLOPs are a token's in the decoder; the encoder, {encoder:,} parameters, runs once"
         notes = (*notes, text)
+    entries = max((kind.fixed for kind in layout.attention), default=0) if layout else 0
+    if entries and not encoder:
+        text = f"KV cache and FLOPs are with one picture: {entries:,} entries for cross-attention"
+        notes = (*notes, text)
     if layout and other_code:
         text = f"{short_repr(other_code)} is code of its own repository, which is not read"
         notes = (*notes, f"{text} and may differ: counted as transformers' {model_type}")

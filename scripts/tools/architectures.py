@@ -46,6 +46,7 @@ agree` lists what is not, and what a newer transformers adds.
   DeepSeek's; "state" where layers keep one of constant size, whose size is told, and FLOPs without the scan;
   "no" for encoders, whose FLOPs are told where they are a token's or a patch's. Of an encoder-decoder it is
   that of both attentions, with as long a text in the encoder, which runs once: its FLOPs are not a token's.
+  Of Llama 3.2 Vision it is that of both too, with one picture of all tiles.
   None are told of convolutional networks, of detectors, of networks whose later layers see fewer places
   (Swin, PVT, SegFormer, ...), of a tower alone, nor of BLT and Reformer, where they follow from the text.
   DeBERTa's are without its relative attention.

@@ -258,6 +258,41 @@ def test_the_caches_of_both_attentions_are_those_of_a_real_run(model_type: str) 
         assert elements == kv_cache_elements(layout, context=2, batch=1)
 
 
+def test_the_cache_of_a_picture_is_that_of_a_real_run(tmp_path: Path) -> None:
+    """Llama 3.2 Vision's cross-attention: two tokens and a picture of all tiles, then another token."""
+    class_name = "MllamaForConditionalGeneration"
+    for seed in range(6):
+        config = drawn_class("mllama", class_name, seed) | {"attn_implementation": "eager"}
+        config["text_config"] |= {"vocab_size": 11, "num_hidden_layers": 3}
+        config["text_config"] |= {"cross_attention_layers": [1, 2]}  # its cache counts on the first
+        config["vision_config"] |= {"num_channels": 3, "image_size": 8, "patch_size": 2}
+        tower = config["vision_config"]
+        tower["vision_output_dim"] = 2 * tower["hidden_size"]
+        layout = layout_of_class(config)
+        assert layout is not None
+        model = build_class(class_name, config, "cpu").eval()
+        tiles = model.config.vision_config.max_num_tiles
+        inputs = {
+            "input_ids": torch.tensor([[1, 2]]),
+            "pixel_values": torch.zeros(1, 1, tiles, 3, 8, 8),
+            "aspect_ratio_ids": torch.ones(1, 1, dtype=torch.long),
+            "aspect_ratio_mask": torch.ones(1, 1, tiles, dtype=torch.long),
+            "cross_attention_mask": torch.ones(1, 2, 1, tiles, dtype=torch.long),
+        }
+        with torch.no_grad():
+            cache = model(**inputs, use_cache=True).past_key_values
+        cached = [layer.keys.numel() + layer.values.numel() for layer in cache.layers]
+        assert sum(cached) == kv_cache_elements(layout, context=2, batch=1)
+        next_token = {"input_ids": torch.tensor([[3]]), "past_key_values": cache}
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(**next_token)
+        per_token = flops_per_token(layout, context=3)["forward_per_token"]
+        assert counter.get_total_flops() == per_token
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    told = "KV cache and FLOPs are with one picture: "
+    assert any(note.startswith(told) for note in minilm.inspect(tmp_path).notes)
+
+
 def test_a_file_of_another_class_is_counted_as_that(tmp_path: Path) -> None:
     """bert-base-uncased: both heads and the pooler, gamma and beta, under the name BertForMaskedLM."""
     config = drawn_class("bert", "BertForPreTraining") | {"tie_word_embeddings": True}
