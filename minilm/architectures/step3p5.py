@@ -85,6 +85,8 @@ def layout(config: Mapping[str, Any]) -> Layout:
     forwards = _kinds(config, "mlp_layer_types", _FORWARDS, every, number, forwards)
     split = split_layers(num_layers, lambda i: forwards[i] == _SPARSE)
     symbols = dict(split.symbols)
+    if _DENSE in forwards:
+        symbols["f"] = size(config, "intermediate_size", _DEFAULTS.feed_forward)
     if sparse := forwards.count(_SPARSE):
         symbols["s"] = size(config, "share_expert_dim", 1280)
         symbols |= read_experts(

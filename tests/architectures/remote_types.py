@@ -1247,8 +1247,15 @@ model.norm.bias 8
         ),
     ],
     "step3p5": [
-        Case(
-            "vllm-project/vllm models/step3p5.py (and step3p5_mtp.py)", STEP3P5_FIELDS, STEP3P5, 36
+        Case("vllm-project/vllm models/step3p5.py (and step3p5_mtp.py)", fields, tensors, 36)
+        for fields, tensors in (
+            (STEP3P5_FIELDS, STEP3P5),
+            (
+                STEP3P5_FIELDS | {"moe_layers_enum": [0, 1, 2]},
+                STEP3P5.replace("<1,2>.moe", "*.moe")
+                .replace("<1,2>.share", "*.share")
+                .replace(MLP.replace("*", "0"), ""),
+            ),
         )
     ],
     "telechat": [
