@@ -1,4 +1,6 @@
-"""BLIP's captioner: a vision transformer, and BERT as a decoder that attends to what it left.
+"""BLIP: a vision transformer, and BERT as a decoder that attends to what it left, of a picture or a question.
+
+A question, or a text to hold against the picture, is read by a BERT as an encoder.
 
 Names, shapes and defaults: huggingface/transformers `models/blip`.
 """
@@ -12,20 +14,19 @@ from minilm.architectures.blip2 import vision_tower
 from minilm.architectures.building_blocks import d, linear, norm
 from minilm.architectures.config_fields import Config, flag, size, sub_config
 from minilm.architectures.joint_text import joined
-from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
-from minilm.architectures.vision_tower import Part, vision_symbols
+from minilm.architectures.task_heads import WITH_ENCODERS, class_ending
+from minilm.architectures.vision_tower import Part, matrix, projector, vision_symbols
 from minilm.ledger import components
-from minilm.ledger.layout import Layout, Role, Tensor
+from minilm.ledger.layout import Layout, Role, Tensor, Tensors
 from minilm.ledger.symbols import as_polynomial
 
+_ANSWERS, _FINDS = "ForQuestionAnswering", "ForImageTextRetrieval"
 _TEXT = {"vocab_size": 30524, "num_attention_heads": 8}
 
 
 def layout(config: Config) -> Layout:
-    """The tensors of BlipForConditionalGeneration for a config.json."""
-    name = class_name_of(config)
-    if name and not name.endswith(WITH_ENCODERS):
-        raise undeclared_class(config)
+    """The tensors of a class of BLIP, by default BlipForConditionalGeneration, for a config.json."""
+    ending = class_ending(config, (WITH_ENCODERS, _ANSWERS, _FINDS))
     text, vision = sub_config(config, "text_config"), sub_config(config, "vision_config")
     tied = any(flag(part, "tie_word_embeddings", True) for part in (config, text))
     fields = {**_TEXT, **text, "model_type": "bert", "tie_word_embeddings": tied}
@@ -34,21 +35,46 @@ def layout(config: Config) -> Layout:
     own = tuple(t for t in body.tensors if "token_type" not in t.name)
     sees = flag(text, "is_decoder", True)
     tensors = (*own, *_cross_attention(seen)) if sees else own
+    finds = ending == _FINDS
+    reader = () if ending == WITH_ENCODERS else _reader(tensors)
     decoder = replace(
         body,
-        tensors=tuple(map(_inside, tensors)),
+        tensors=(*reader, *(() if finds else map(_inside, tensors))),
         buffers=(),
-        ties=tuple((f"text_decoder.{a}", f"text_decoder.{b}") for a, b in body.ties),
-        attention=(1 + sees) * body.attention,
+        ties=() if finds else tuple((_in_decoder(a), _in_decoder(b)) for a, b in body.ties),
+        attention=() if finds else (1 + sees) * body.attention,
         optional_prefix="",
     )
+    if finds:
+        width = size(config, "image_text_hidden_size", 256)
+        heads = (("vision_proj", width, seen), ("text_proj", width, d), ("itm_head", 2, d))
+        more = projector([t for name, *shape in heads for t in matrix(name, tuple(shape))])
+        decoder = replace(decoder, tensors=(*decoder.tensors, *more))
     symbols = vision_symbols(vision, width=768, depth=12, inner=3072, image=384, patch=16)
     tower = vision_tower({"patch_size": 16, **vision, "qkv_bias": True})
     return joined(decoder, config["model_type"], Part(tower, symbols))
 
 
 def _inside(tensor: Tensor) -> Tensor:
-    return replace(tensor, name=f"text_decoder.{tensor.name}")
+    return replace(tensor, name=_in_decoder(tensor.name))
+
+
+def _in_decoder(name: str) -> str:
+    return f"text_decoder.{name}"
+
+
+def _reader(tensors: Tensors) -> Tensors:
+    """The same without its head, once a text."""
+    return tuple(
+        replace(
+            tensor,
+            name=tensor.name.replace("bert.", "text_encoder.", 1),
+            component=components.ENCODER,
+            role=Role.ADDED if tensor.role is Role.ADDED else Role.ONCE,
+        )
+        for tensor in tensors
+        if tensor.name.startswith("bert.")
+    )
 
 
 def _cross_attention(seen: int) -> tuple[Tensor, ...]:

@@ -48,6 +48,31 @@ _RENAMED = (
     ("layer.", "model.layer."),
     ("encoder.relative_position_bias.", "shared_position_bias."),
     ("encoder.mid_position_embeddings", "encoder.interpolation.mid_position_embeddings"),
+    ("model.llm.unembed.", "lm_head."),
+    ("model.llm.", "model."),
+    ("model.embed.", "model.embed_tokens."),
+    ("model.embed_norm.", "model.embed_tokens.embed_norm."),
+    ("attn_res.mlp_queries.{i}", "layers.{i}.mlp_input.query"),
+    ("attn_res.output_query", "final_input.query"),
+    ("log_softmax.mlp.layer0.", "proj_out."),
+    ("encoder_decoder_proj.", "decoder.proj."),
+    ("transf_decoder._embedding.token_embedding.", "decoder.embed_tokens."),
+    ("transf_decoder._embedding.position_embedding.pos_enc", "decoder.pos_emb.weight"),
+    ("transf_decoder._embedding.layer_norm.", "decoder.embedding_layernorm."),
+    ("transf_decoder._decoder.final_layer_norm.", "decoder.norm."),
+    ("transf_decoder._decoder.", "decoder."),
+    (".pre_encode.conv.", ".subsampling.layers."),
+    (".pre_encode.out.", ".subsampling.linear."),
+    ("vit_large_projector.", "multi_modal_projector."),
+    # Heads over maps.
+    (".k_linear.", ".k_proj."),
+    (".q_linear.", ".q_proj."),
+    ("mask_head.out_lay.", "mask_head.output_conv."),
+    *((f"mask_head.lay{n}.", f"mask_head.conv{n}.conv.") for n in (1, 2)),
+    *((f"mask_head.gn{n}.", f"mask_head.conv{n}.norm.") for n in (1, 2)),
+    *((f"mask_head.lay{n}.", f"mask_head.fpn_stages.{n - 3}.refine.conv.") for n in (3, 4, 5)),
+    *((f"mask_head.gn{n}.", f"mask_head.fpn_stages.{n - 3}.refine.norm.") for n in (3, 4, 5)),
+    *((f"mask_head.adapter{n}.", f"mask_head.fpn_stages.{n - 1}.fpn_adapter.") for n in (1, 2, 3)),
     # Towers.
     ("vision_embedder.", "embed_vision."),
     ("embed_vision.embedding_", "embed_vision.multimodal_embedder.embedding_"),
@@ -68,6 +93,13 @@ _RENAMED = (
     ("qwen2_model.query_1024.", "vision_tower.query_1024_resolution."),
     ("vision_model.transformer.", "vision_model.encoder."),
     ("vision_model.", "vision_tower.vision_encoder."),
+    ("vision_model.conv1.", "vision_model.embeddings.patch_embedding."),
+    ("vision_model.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
+    ("vision_model.vit_downsampler", "vision_model.downsampler"),
+    ("transformer.resblocks.", "layers."),
+    (".ln_pre.", ".pre_layernorm."),
+    (".ls_1.gamma", ".lambda_1"),
+    (".ls_2.gamma", ".lambda_2"),
     ("patchifier.", "patch_embed."),
     ("perceive.proj.0.", "perceive.proj_conv."),
     ("perceive.proj.2.", "perceive.proj_out."),
@@ -94,6 +126,17 @@ _RENAMED = (
     (".post_attn_norm.", ".post_self_attn_layernorm."),
     (".post_ffn_norm.", ".post_mlp_layernorm."),
     (".post_mlp_layernorm.", ".mlp.post_mlp_layernorm."),
+    (".attn_norm.", ".input_layernorm."),
+    (".mlp_norm.", ".post_attention_layernorm."),
+    ("_input_norm.", "_input_layernorm."),
+    (".ln_1.", ".layernorm_before."),
+    (".ln_2.", ".layernorm_after."),
+    (".layer_norm_1.", ".layernorm_before."),
+    (".layer_norm_2.", ".layernorm_after."),
+    (".layer_norm_1.", ".input_layernorm."),
+    (".layer_norm_2.", ".post_attention_layernorm."),
+    (".layer_norm_3.", ".final_layernorm."),
+    (".batch_norm.", ".norm."),
     # Attention.
     (".indexer.compressor.", ".compressor.indexer."),
     (".indexer.weights_proj.", ".compressor.indexer.scorer.weights_proj."),
@@ -135,6 +178,32 @@ _RENAMED = (
     (".wo_b.", ".o_b_proj."),
     (".linear_gate.", ".gate_proj."),
     (".ape", ".position_bias"),
+    (".self.sr.", ".sequence_reduction.sequence_reduction."),
+    (".self.layer_norm.", ".sequence_reduction.layer_norm."),
+    (".first_sub_layer.", ".self_attn."),
+    (".second_sub_layer.", ".encoder_attn."),
+    (".query_net.", ".q_proj."),
+    (".key_net.", ".k_proj."),
+    (".value_net.", ".v_proj."),
+    (".out_projection.", ".o_proj."),
+    (".linear_q.", ".q_proj."),
+    (".linear_k.", ".k_proj."),
+    (".linear_v.", ".v_proj."),
+    (".linear_out.", ".o_proj."),
+    (".linear_pos.", ".relative_k_proj."),
+    (".pos_bias_", ".bias_"),
+    (".wq_du.", ".q_proj."),
+    (".wk_dv.", ".k_proj."),
+    (".wv_dv.", ".v_proj."),
+    (".wo_ud.", ".o_proj."),
+    (".wr_du.", ".r_proj."),
+    (".attn_sink_proj.", ".sink_proj."),
+    (".gate_attn.", ".gate_proj."),
+    ("_sconv.static_w", "_sconv.static_weight"),
+    ("_sconv.weight_proj", "_sconv.weight_proj.weight"),
+    ("_sconv.weight", "_sconv.conv1d.weight"),
+    (".attn_sconv.", ".post_attention_convolution."),
+    (".mlp_sconv.", ".post_mlp_convolution."),
     # Residual streams.
     (".hc_attn_layer.hc_", ".attn_hc."),
     (".hc_mlp_layer.hc_", ".ffn_hc."),
@@ -159,6 +228,19 @@ _RENAMED = (
     (".experts.fc2.weight", ".experts.down_proj"),
     (".input_linear.weight", ".experts.gate_up_proj"),
     (".output_linear.weight", ".experts.down_proj"),
+    (".experts.w13_weight", ".experts.gate_up_proj"),
+    (".experts.w2_weight", ".experts.down_proj"),
+    (".mlp.gate.bias", ".mlp.gate.e_score_correction_bias"),
+    (".third_sub_layer.dense_in.", ".mlp.fc1."),
+    (".third_sub_layer.dense_out.", ".mlp.fc2."),
+    (".moe.router_bias", ".mlp.gate.e_score_correction_bias"),
+    (".moe.gate.", ".mlp.gate."),
+    (".moe.down_proj.weight", ".mlp.experts.down_proj"),
+    (".share_expert.", ".mlp.shared_experts."),
+    (".c_fc.", ".fc1."),
+    (".c_proj.", ".fc2."),
+    (".mlp.dense1.", ".mlp.fc1."),
+    (".mlp.dense2.", ".mlp.fc2."),
     (".router.layer.", ".router."),
     (".block_sparse_moe.", ".mlp."),
     (".ffn.", ".mlp."),
@@ -172,17 +254,30 @@ _RENAMED = (
     (".shared_experts.w2.", ".shared_experts.down_proj."),
     (".shared_experts.w3.", ".shared_experts.up_proj."),
 )
+# Where a number stands elsewhere in the name.
+_NUMBERED = (
+    (r"encoder\.block\.(\d+)\.", r"stages.\1.blocks."),
+    (r"encoder\.(layer_norm|patch_embeddings)\.(\d+)\.", r"stages.\2.\1."),
+)
+# What a file numbers from the second layer on, which has it first.
+_FROM_SECOND = ("model.llm.attn_res.attn_queries.{i}", "model.layers.{i}.attention_input.query")
 # Several tensors of a file that are one of a module, and the other way round.
 _JOINED: tuple[tuple[tuple[str, ...], str], ...] = (
     ((".q_conv1d.", ".k_conv1d.", ".v_conv1d."), ".conv1d."),
+    ((".moe.gate_proj.weight", ".moe.up_proj.weight"), ".mlp.experts.gate_up_proj"),
     ((".gate_proj.", ".up_proj."), ".gate_up_proj."),
 )
-_JOINED_COMPONENTS = {components.FEED_FORWARD_GATE: components.FEED_FORWARD_GATE_UP}
+_JOINED_COMPONENTS = {
+    components.FEED_FORWARD_GATE: components.FEED_FORWARD_GATE_UP,
+    components.EXPERTS_GATE: components.EXPERTS_GATE_UP,
+}
 _QUERY_KEY_VALUE = (".q_proj.", ".k_proj.", ".v_proj.")
 _SPLIT: tuple[tuple[str, tuple[str, ...]], ...] = (
     (".qkv_proj.", _QUERY_KEY_VALUE),
     (".qkv.", _QUERY_KEY_VALUE),
     (".Wqkv.", _QUERY_KEY_VALUE),
+    (".in_proj_weight", tuple(f"{part}weight" for part in _QUERY_KEY_VALUE)),
+    (".in_proj_bias", tuple(f"{part}bias" for part in _QUERY_KEY_VALUE)),
     (".gqkv_proj.", (".gate_proj.", *_QUERY_KEY_VALUE)),
     (".gate_up_proj.", (".gate_proj.", ".up_proj.")),
     (".up_gate_proj.", (".up_proj.", ".gate_proj.")),
@@ -251,7 +346,7 @@ def with_tensors_of_modules(layout: Layout, names: Set[str]) -> Layout:
 
 def _names_of_modules(name: str) -> list[str]:
     """``name``, and all else that a module may call it."""
-    every = [name]
+    every = [name, *(re.sub(old, new, name) for old, new in _NUMBERED if re.search(old, name))]
     for old, new in _RENAMED:
         every += [each.replace(old, new) for each in every if old in each]
     return every
@@ -262,6 +357,9 @@ def _as_stored(tensor: Tensor, others: Tensors, find: Callable[[str, int], str])
     layer = tensor.layers[0] if tensor.layers else 0
     if name := find(tensor.name, layer):
         return (tensor if name == tensor.name else replace(tensor, name=name),)
+    if tensor.name == _FROM_SECOND[0] and find(_FROM_SECOND[1], layer + 1):
+        later = [i + 1 for i in tensor.layers or ()]
+        return (replace(tensor, name=_FROM_SECOND[1], layers=later),)
     for parts, whole in _JOINED:
         part = next((each for each in parts if each in tensor.name), "")
         if part and (name := find(tensor.name.replace(part, whole), layer)):
@@ -269,9 +367,10 @@ def _as_stored(tensor: Tensor, others: Tensors, find: Callable[[str, int], str])
                 return ()  # it is in the first one's
             same = [tensor.name.replace(part, each) for each in parts]
             joined = [t for t in others if t.name in same and t.layers == tensor.layers]
-            rows = sum((t.shape[0] for t in joined), ZERO)
+            at = int(tensor.routed)  # behind the experts
+            rows = sum((t.shape[at] for t in joined), ZERO)
             component = _JOINED_COMPONENTS.get(tensor.component, tensor.component)
-            shape = (rows, *tensor.shape[1:])
+            shape = (*tensor.shape[:at], rows, *tensor.shape[at + 1 :])
             return (replace(tensor, name=name, shape=shape, component=component),)
     for whole, parts in _SPLIT:
         if whole not in tensor.name:

@@ -483,7 +483,7 @@ def _blip(random: Random) -> Config:
     config["text_config"] |= _maybe(random, tie_word_embeddings=_flag(random))
     config |= _maybe(random, tie_word_embeddings=_flag(random))
     config["text_config"] |= _maybe(random, is_decoder=_flag(random))
-    return config
+    return config | _maybe(random, image_text_hidden_size=7)
 
 
 def _compass(random: Random) -> Config:
@@ -496,7 +496,7 @@ def _compass(random: Random) -> Config:
 
 
 declare("audioflamingo3", "AudioFlamingo3", WHOLE, _flamingo)
-declare("blip", "Blip", WHOLE, _blip)
+declare("blip", "Blip", (*WHOLE, "{}ForQuestionAnswering", "{}ForImageTextRetrieval"), _blip)
 declare("cohere_compass", "CohereCompass", WHOLE, _compass)
 declare("blip-2", "Blip2", WHOLE, _blip2_reading)
 declare("glmasr", "GlmAsr", WHOLE, _glmasr)

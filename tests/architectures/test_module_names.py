@@ -101,7 +101,8 @@ def test_experts_in_one_tensor_are_verified(model_type: str, tmp_path: Path) -> 
 
 # Of which `save_pretrained` writes other names than the modules have, or parts of a tensor.
 RENAMED = (
-    *("aria_text", "axk1", "axk2", "bailing_hybrid", "beit", "deepseek_ocr2", "deepseek_v4"),
+    *("aria_text", "axk1", "axk2", "bailing_hybrid", "beit", "cohere_asr", "deepseek_ocr2"),
+    *("deepseek_v4", "inkling2_text", "segformer", "step3p7"),
     *("deit", "detr", "dinov2", "dinov2_with_registers", "dinov3_vit", "ernie4_5_moe", "flint"),
     *("gemma4_unified", "gpt_neox", "granitemoe", "gte", "hrm_text", "hunyuan_vl", "hy_v3"),
     *("hy_v4", "hyperclovax_vision_v2", "ijepa", "jina_embeddings_v3", "kimi_linear", "kolibri1"),
@@ -115,6 +116,11 @@ RENAMED = (
 @pytest.mark.parametrize("model_type", RENAMED)
 def test_tensors_of_modules_are_verified(model_type: str, seed: int, tmp_path: Path) -> None:
     assert_both_verified(_model(model_type, False, seed), tmp_path)
+
+
+def test_the_head_over_maps_of_detr_is_verified(tmp_path: Path) -> None:
+    config = drawn_class("detr", "DetrForSegmentation")
+    assert_both_verified(build_class("DetrForSegmentation", config, "cpu"), tmp_path)
 
 
 def assert_both_verified(model: Any, folder: Path) -> minilm.Report:
