@@ -18,7 +18,7 @@ from minilm.architectures.task_heads import WITH_ENCODERS, class_ending
 from minilm.architectures.vision_tower import Part, matrix, projector, vision_symbols
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor, Tensors
-from minilm.ledger.symbols import as_polynomial
+from minilm.ledger.symbols import ZERO, as_polynomial
 
 _ANSWERS, _FINDS = "ForQuestionAnswering", "ForImageTextRetrieval"
 _TEXT = {"vocab_size": 30524, "num_attention_heads": 8}
@@ -35,46 +35,47 @@ def layout(config: Config) -> Layout:
     own = tuple(t for t in body.tensors if "token_type" not in t.name)
     sees = flag(text, "is_decoder", True)
     tensors = (*own, *_cross_attention(seen)) if sees else own
-    finds = ending == _FINDS
-    reader = () if ending == WITH_ENCODERS else _reader(tensors)
     decoder = replace(
         body,
-        tensors=(*reader, *(() if finds else map(_inside, tensors))),
+        tensors=tuple(map(_inside, tensors)),
         buffers=(),
-        ties=() if finds else tuple((_in_decoder(a), _in_decoder(b)) for a, b in body.ties),
-        attention=() if finds else (1 + sees) * body.attention,
+        ties=tuple((f"text_decoder.{a}", f"text_decoder.{b}") for a, b in body.ties),
+        attention=(1 + sees) * body.attention,
         optional_prefix="",
     )
-    if finds:
-        width = size(config, "image_text_hidden_size", 256)
-        heads = (("vision_proj", width, seen), ("text_proj", width, d), ("itm_head", 2, d))
-        more = projector([t for name, *shape in heads for t in matrix(name, tuple(shape))])
-        decoder = replace(decoder, tensors=(*decoder.tensors, *more))
+    if ending == _ANSWERS:
+        decoder = replace(decoder, tensors=(*_once(_reader(tensors)), *decoder.tensors))
+    elif ending == _FINDS:
+        spans = tuple(replace(kind, cache=ZERO) for kind in decoder.attention)
+        both = (*_reader(tensors), *_heads(size(config, "image_text_hidden_size", 256), seen))
+        decoder = replace(decoder, tensors=both, ties=(), attention=spans)
     symbols = vision_symbols(vision, width=768, depth=12, inner=3072, image=384, patch=16)
     tower = vision_tower({"patch_size": 16, **vision, "qkv_bias": True})
     return joined(decoder, config["model_type"], Part(tower, symbols))
 
 
 def _inside(tensor: Tensor) -> Tensor:
-    return replace(tensor, name=_in_decoder(tensor.name))
-
-
-def _in_decoder(name: str) -> str:
-    return f"text_decoder.{name}"
+    return replace(tensor, name=f"text_decoder.{tensor.name}")
 
 
 def _reader(tensors: Tensors) -> Tensors:
-    """The same without its head, once a text."""
-    return tuple(
-        replace(
-            tensor,
-            name=tensor.name.replace("bert.", "text_encoder.", 1),
-            component=components.ENCODER,
-            role=Role.ADDED if tensor.role is Role.ADDED else Role.ONCE,
-        )
-        for tensor in tensors
-        if tensor.name.startswith("bert.")
-    )
+    """The same as an encoder, without its head."""
+    body = (tensor for tensor in tensors if tensor.name.startswith("bert."))
+    return tuple(replace(t, name=t.name.replace("bert.", "text_encoder.", 1)) for t in body)
+
+
+def _once(tensors: Tensors) -> Tensors:
+    """For a question, not for a token of the answer."""
+    part = components.ENCODER
+    roles = ((t, Role.ADDED if t.role is Role.ADDED else Role.ONCE) for t in tensors)
+    return tuple(replace(tensor, component=part, role=role) for tensor, role in roles)
+
+
+def _heads(width: int, seen: int) -> Tensors:
+    """What makes a picture and a text comparable, and a classifier of whether they match."""
+    matches = matrix("itm_head", (2, d), component=components.CLASSIFIER)
+    projections = (*matrix("vision_proj", (width, seen)), *matrix("text_proj", (width, d)))
+    return (*projector(projections), *matches)
 
 
 def _cross_attention(seen: int) -> tuple[Tensor, ...]:
