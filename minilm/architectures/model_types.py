@@ -72,6 +72,7 @@ _BY_CLASS = {
     ),
     "imagegpt": "imagegpt",
     "kosmos": "kosmos-2 kosmos-2.5",
+    "layoutlmv3": "layoutlmv3",
     "levit": "levit",
     "luke": "luke",
     "mobilenet": "efficientnet mobilenet_v1 mobilenet_v2",

@@ -230,6 +230,27 @@ def _luke(random: Random) -> Config:
     return config | _maybe(random, use_entity_aware_attention=_flag(random), **more)
 
 
+def _layoutlmv3(random: Random) -> Config:
+    more = vision(random, has_relative_attention_bias=_flag(random), rel_pos_bins=5)
+    del more["hidden_size"], more["num_attention_heads"], more["num_hidden_layers"]
+    more["input_size"] = more.pop("image_size")
+    more |= _maybe(random, id2label={str(i): f"L{i}" for i in range(random.choice([3, 9, 10]))})
+    return (
+        _types(random)
+        | more
+        | _maybe(
+            random,
+            has_spatial_attention_bias=_flag(random),
+            rel_2d_pos_bins=6,
+            text_embed=_flag(random),
+            visual_embed=_flag(random),
+            max_2d_position_embeddings=9,
+            coordinate_size=3,
+            shape_size=2,
+        )
+    )
+
+
 def _muse_vision(random: Random) -> Config:
     config = vision(random, patch_temporal=1, pos_emb_height=3)
     for name in ("image_size", "num_channels"):
@@ -294,5 +315,6 @@ declare("udop", "Udop", _udop)
 declare("chameleon", "Chameleon", _chameleon)
 declare("janus", "Janus", _janus)
 declare("ibert", "IBert", _types, TEXT)
+declare("layoutlmv3", "LayoutLMv3", _layoutlmv3, (TEXT[1], *TEXT[2:]))
 declare("luke", "Luke", _luke, MASKED)
 declare("muse_glimmer", "MuseGlimmer", _muse_glimmer)
