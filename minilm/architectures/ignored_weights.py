@@ -49,6 +49,7 @@ _NEXT_TOKEN = {
 }
 _CROSS_POSITIONS = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 _INDEX = ".*relative_position_index.*"
+_BESIDE_THINKER2, _BESIDE_THINKER3 = ("^talker", "^token2wav"), ("^talker", "^code2wav")
 _OTHERS = {
     "axk1": ("inv_freq", r"mlp\.post_mlp_layernorm"),
     "axk2": ("inv_freq",),
@@ -72,8 +73,10 @@ _OTHERS = {
     "nemotron_h_omni": (r"audio_tower\.feature_extractor\.",),
     "nomic_bert": ("inv_freq", "original_inv_freq"),
     "paddleocr_vl": ("packing_position_embedding", "vision_model.head"),
-    "qwen2_5_omni_thinker": ("^talker", "^token2wav"),
-    "qwen3_omni_moe_thinker": ("^talker", "^code2wav"),
+    "qwen2_5_omni": _BESIDE_THINKER2,
+    "qwen2_5_omni_thinker": _BESIDE_THINKER2,
+    "qwen3_omni_moe": _BESIDE_THINKER3,
+    "qwen3_omni_moe_thinker": _BESIDE_THINKER3,
     "swin": (
         r"attention\.self\.relative_position_index",
         r"attention\.relative_position_bias\.relative_position_index",

@@ -79,6 +79,7 @@ _BY_CLASS = {
     "mobilevit": "mobilevit mobilevitv2",
     "modern_encoders": "esmc gte ultrabert",
     "muse_glimmer": "muse_glimmer",
+    "omni": "qwen2_5_omni qwen2_5_omni_talker qwen2_5_omni_token2wav qwen3_omni_moe",
     "paddle_nets": "hgnet_v2 pp_lcnet textnet",
     "parakeet": (
         "granite_speech5_ctc granite_speech5_encoder lasr_ctc lasr_encoder parakeet_ctc parakeet_encoder "

@@ -159,10 +159,15 @@ def changed(part: Part, change: Callable[[Tensor], dict[str, Any]]) -> Part:
 
 def heard(part: Part) -> Part:
     """Of an encoder of sound, which runs once for it."""
+    return used_once(part, components.AUDIO)
+
+
+def used_once(part: Part, component: str) -> Part:
+    """Of the component, and without FLOPs of a token."""
 
     def once_a_sound(tensor: Tensor) -> dict[str, Any]:
         role = Role.ADDED if tensor.role is Role.ADDED else Role.ONCE
-        return {"component": components.AUDIO, "role": role}
+        return {"component": component, "role": role}
 
     return changed(part, once_a_sound)
 
@@ -173,9 +178,11 @@ def in_numbers(part: Part) -> Part:
     def fixed(size: Polynomial) -> Polynomial:
         return as_polynomial(size.value(part.symbols))
 
-    numbers = changed(
-        part, lambda t: {"shape": tuple(map(fixed, t.shape)), "repeat": fixed(t.repeat)}
-    )
+    def in_their_place(tensor: Tensor) -> dict[str, Any]:
+        shape = tuple(map(fixed, tensor.shape))
+        return {"shape": shape, "repeat": fixed(tensor.repeat), "experts": fixed(tensor.experts)}
+
+    numbers = changed(part, in_their_place)
     return numbers._replace(symbols={})
 
 

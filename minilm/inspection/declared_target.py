@@ -16,7 +16,7 @@ from minilm.errors import ConfigError, naming_file
 from minilm.formats.json_file import read_object
 from minilm.inspection.stored_experts import has_idle_gates
 from minilm.inspection.target import UNKNOWN, Target
-from minilm.ledger.components import ENCODER, LM_HEAD
+from minilm.ledger.components import ENCODER, LM_HEAD, TALKER, VOCODER
 from minilm.ledger.layout_changes import with_adapters, with_frozen
 from minilm.runs import files as run_files
 from minilm.runs.base_run import lora_of
@@ -93,8 +93,10 @@ def _with_frozen(target: Target, config: Mapping[str, Any]) -> Target:
 
 
 def _gives_a_size(config: Mapping[str, Any]) -> bool:
-    objects = [config, *(value for value in config.values() if isinstance(value, Mapping))]
-    return any(size in fields for fields in objects for size in _SIZES)
+    """Whether some field is a size: its own, a part's, or one of a part's parts."""
+    parts = [value for value in config.values() if isinstance(value, Mapping)]
+    inner = (v for part in parts for v in part.values() if isinstance(v, Mapping))
+    return any(size in fields for fields in (config, *parts, *inner) for size in _SIZES)
 
 
 def hugging_face_target(
@@ -144,6 +146,10 @@ def hugging_face_target(
     if entries and not encoder:
         text = f"KV cache and FLOPs are with one picture: {entries:,} entries for cross-attention"
         notes = (*notes, text)
+    speaking = layout.count(components=(TALKER, VOCODER)) if layout else 0
+    if layout and speaking and layout.has_tokens:
+        text = f"the talker and vocoder, {speaking:,} parameters, make sound of its tokens"
+        notes = (*notes, f"FLOPs and KV cache are the thinker's; {text}")
     if layout and other_code:
         text = f"{short_repr(other_code)} is code of its own repository, which is not read"
         notes = (*notes, f"{text} and may differ: counted as transformers' {model_type}")

@@ -17,6 +17,8 @@ from minilm.ledger.layout import Layout, Tensor, Tensors
 from minilm.ledger.symbols import ZERO, Polynomial
 
 _TEXT = "language_model."
+# The part of an omni model that is an image-text model, and those that make sound of it.
+_THINKER, _SPEAKING = "thinker.", ("code2wav.", "talker.", "token2wav.")
 _BARE_TEXT = re.compile(r"model\.(embed_tokens|layers|norm)\.")
 # Parts of names in files, and of the modules, in the order in which they are replaced.
 _RENAMED = (
@@ -289,7 +291,8 @@ def with_names_of_file(layout: Layout, names: Set[str]) -> Layout:
     """``layout``, under the names of the modules if more of the file's are of those, or of the body's."""
     tables = {t.name for t in layout.tensors if t.component == components.TOKEN_EMBEDDING}
     # Mostly a file holds the declared table: nothing is expanded for it.
-    if tables & names or not any(name.startswith((_TEXT, f"model.{_TEXT}")) for name in names):
+    starts = (_TEXT, f"model.{_TEXT}", f"{_THINKER}model.{_TEXT}")
+    if tables & names or not any(name.startswith(starts) for name in names):
         return layout
     moved = replace(
         layout,
@@ -310,6 +313,10 @@ def _moved(tensors: Tensors) -> Tensors:
 
 def _name_of_module(name: str) -> str:
     """The text is in `model.language_model`, the head outside of `model`, and all else in it."""
+    if name.startswith(_SPEAKING):
+        return name
+    if name.startswith(_THINKER):
+        return _THINKER + _name_of_module(name.removeprefix(_THINKER))
     text = name.removeprefix(_TEXT)
     if text.startswith("lm_head."):
         return text

@@ -16,6 +16,12 @@ from minilm.ledger.symbols import ONE, Polynomial, symbol
 
 E, Z = symbol("E"), symbol("Z")
 _ONE_BY_ONE = re.compile(r"(.*\.experts)\.\{e\}\.\w+\.weight")
+# Of a part whose experts are of its own component.
+_KINDS = {
+    "gate_proj": components.EXPERTS_GATE,
+    "up_proj": components.EXPERTS_UP,
+    "down_proj": components.EXPERTS_DOWN,
+}
 _STACKED = re.compile(r"\.experts\.(?:gate_up_proj|up_proj)\Z")
 
 
@@ -53,21 +59,29 @@ def _with_gates(layout: Layout, experts: Polynomial) -> Layout:
 
 def with_stacked_experts(layout: Layout) -> Layout:
     """With ``gate_up_proj`` (E, 2m, d), ``up_proj`` (E, m, d) where there is no gate, and ``down_proj``."""
-    gates = {_group(t) for t in layout.tensors if t.component == components.EXPERTS_GATE}
+    gates = {_group(t) for t in layout.tensors if _kind(t) == components.EXPERTS_GATE}
     tensors: list[Tensor] = []
     for tensor in layout.tensors:
-        group = _group(tensor)
+        group, kind = _group(tensor), _kind(tensor)
         if group is None:
             tensors.append(tensor)
-        elif tensor.component == components.EXPERTS_DOWN:
+        elif kind == components.EXPERTS_DOWN:
             tensors.append(_stacked(tensor, f"{group[0]}.down_proj"))
-        elif tensor.component == components.EXPERTS_UP and group not in gates:
+        elif kind == components.EXPERTS_UP and group not in gates:
             tensors.append(_stacked(tensor, f"{group[0]}.up_proj"))
-        elif tensor.component == components.EXPERTS_UP:
+        elif kind == components.EXPERTS_UP:
             rows, columns = tensor.shape
-            both = replace(tensor, shape=(2 * rows, columns), component=components.EXPERTS_GATE_UP)
+            own = tensor.component
+            component = components.EXPERTS_GATE_UP if own == kind else own
+            both = replace(tensor, shape=(2 * rows, columns), component=component)
             tensors.append(_stacked(both, f"{group[0]}.gate_up_proj"))
     return replace(layout, tensors=tuple(tensors))
+
+
+def _kind(tensor: Tensor) -> str:
+    """The component, as the experts of a text have it."""
+    matrix = tensor.name.removesuffix(".weight").rpartition(".")[2]
+    return _KINDS.get(matrix, tensor.component)
 
 
 def _group(tensor: Tensor) -> tuple[str, tuple[int, ...] | None] | None:

@@ -74,6 +74,8 @@ CLASSIFIER = "classifier"
 AUDIO = "audio encoder and projector"
 PROJECTOR = "projector"
 VISION = "vision tower and projector"
+TALKER = "talker"
+VOCODER = "vocoder"
 SENTENCE_PROJECTION = "sentence projection"
 MTP = "multi-token prediction"
 

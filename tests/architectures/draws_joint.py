@@ -129,13 +129,13 @@ def _omni(random: Random, tower: Draw, hearing: Draw) -> Config:
     return config | {"audio_config": hearing(random) | _maybe(random, output_dim=6)}
 
 
-def _omni2(random: Random) -> Config:
+def omni2(random: Random) -> Config:
     config = _omni(random, _qwen_vl, _whisper_audio)
     config["text_config"] |= _maybe(random, use_sliding_window=_flag(random), max_window_layers=1)
     return config
 
 
-def _omni3(random: Random) -> Config:
+def omni3(random: Random) -> Config:
     config = _omni(random, _qwen3_vl, _convolved)
     config["text_config"] |= {"num_experts": random.randint(1, 4), **_experts(random)}
     config["text_config"] |= _maybe(random, attention_bias=_flag(random), mlp_only_layers=[0])
@@ -282,9 +282,9 @@ declare(
     "MossTranscribeDiarize",
     _whole_ties(_hears("qwen3", _audio, projector_bias=_BIAS, audio_merge_size=(1, 3))),
 )
-declare("qwen2_5_omni_thinker", "Qwen2_5OmniThinker", _omni2)
+declare("qwen2_5_omni_thinker", "Qwen2_5OmniThinker", omni2)
 declare("qwen3_asr", "Qwen3ASR", _whole_ties(_hears("qwen3", _convolved)))
-declare("qwen3_omni_moe_thinker", "Qwen3OmniMoeThinker", _omni3)
+declare("qwen3_omni_moe_thinker", "Qwen3OmniMoeThinker", omni3)
 declare("voxtral_realtime", "VoxtralRealtime", _voxtral_realtime)
 declare("deepseek_ocr2", "DeepseekOcr2", _deepseek_ocr2)
 declare("florence2", "Florence2", _florence2)

@@ -20,6 +20,7 @@ from tests.architectures import (
     draws_decoders,
     draws_gpt,
     draws_joint,
+    draws_omni,
     draws_pictures,
     draws_recurrent,
     draws_speech,
@@ -33,6 +34,7 @@ DRAWS = draws.DRAWS | draws_gpt.DRAWS | draws_decoders.DRAWS | draws_recurrent.D
 CLASS_DRAWS = draws_classes.DRAWS | draws_vision.DRAWS | draws_joint.DRAWS | draws_whole.DRAWS
 CLASS_DRAWS |= draws_pictures.DRAWS | draws_convolutions.DRAWS
 CLASS_DRAWS |= draws_bytes.DRAWS | draws_speech.DRAWS | draws_transcribers.DRAWS
+CLASS_DRAWS |= draws_omni.DRAWS
 CLASSES = [(model_type, name) for model_type, (names, _) in CLASS_DRAWS.items() for name in names]
 SEED = 1
 

@@ -58,6 +58,7 @@ UNBUILT = {
     "ReformerModelWithLMHead": "no decoder",
     "aya_vision": "heads that do not divide the tower's width",
     "chameleon": "no vocabulary_map",
+    "qwen3_omni_moe": "no shared_expert_intermediate_size",
     "cohere_compass": "rope_parameters of no kind of layer",
     "deepseek_ocr2": "no mlp_layer_types",
     "detr": "a network of timm's",

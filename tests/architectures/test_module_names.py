@@ -89,7 +89,7 @@ def test_a_folder_is_verified(model_type: str, body: bool, own_names: bool, tmp_
 
 EXPERTS = (
     *("afmoe", "glm4_moe", "jamba", "lfm2_moe", "minimax_m2", "mixtral", "olmoe", "qwen2_moe"),
-    *("qwen3_5_moe", "qwen3_moe", "qwen3_next", "qwen3_omni_moe_thinker"),
+    *("qwen3_5_moe", "qwen3_moe", "qwen3_next", "qwen3_omni_moe", "qwen3_omni_moe_thinker"),
 )
 
 
@@ -107,7 +107,8 @@ RENAMED = (
     *("gemma4_unified", "gpt_neox", "granitemoe", "gte", "hrm_text", "hunyuan_vl", "hy_v3"),
     *("hy_v4", "hyperclovax_vision_v2", "ijepa", "jina_embeddings_v3", "kimi_linear", "kolibri1"),
     *("laguna", "lfm3", "lfm3_vl", "mimo_v2_flash", "minimax_m3_vl", "nemotron_h"),
-    *("nemotron_h_omni", "nomic_bert", "olmo_hybrid", "paddleocr_vl", "phimoe", "shieldgemma2"),
+    *("nemotron_h_omni", "nomic_bert", "olmo_hybrid", "paddleocr_vl", "phimoe", "qwen2_5_omni"),
+    *("qwen3_omni_moe", "shieldgemma2"),
     *("swin", "t5gemma2", "ultrabert", "ultravbert", "unlimited_ocr", "vit", "yolos"),
 )
 
