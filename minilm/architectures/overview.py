@@ -47,7 +47,7 @@ def _overview(model_type: str) -> Overview:
     )
 
 
-# What some types have no default of: DeepSeek's, Gemma's and Granite's.
+# What some types have no default of: DeepSeek's, Gemma's, Granite's and Qwen-Omni's.
 _REQUIRED: dict[str, Any] = {
     "n_routed_experts": 8,
     "num_experts_per_tok": 2,
@@ -55,6 +55,7 @@ _REQUIRED: dict[str, Any] = {
     "top_k_experts": 2,
     "moe_intermediate_size": 8,
     "downsample_rate": "4/8",
+    "shared_expert_intermediate_size": 8,
 }
 
 
@@ -63,7 +64,8 @@ def _default_layout(model_type: str) -> Layout:
     try:
         return layout_of(config)
     except ConfigError:
-        return layout_of(config | _REQUIRED | {"text_config": _REQUIRED})
+        parts = {"text_config": _REQUIRED, "talker_config": {"text_config": _REQUIRED}}
+        return layout_of(config | _REQUIRED | parts)
 
 
 def _cache(layout: Layout) -> str:
