@@ -137,6 +137,7 @@ REMOTE_TYPES: dict[str, ModelType] = {
     "internlm2": ModelType("internlm2", gguf="internlm2"),
     "internvl_chat": ModelType("internvl_chat", by_class=True),
     "jais": ModelType("jais", gguf="jais"),
+    "kimi_vl": ModelType("image_text", by_class=True),
     "mimo": ModelType("remote_llama"),
     "minicpm": ModelType("remote_llama", gguf="minicpm"),
     "minimax_m1": ModelType("minimax", same_as="minimax_text_01"),

@@ -139,6 +139,23 @@ def kimi_k25(config: Config, name: str) -> Part:
     return Part(tensors, tower_symbols(config, 1152, 27, 4304))
 
 
+def moonvit(config: Config, name: str) -> Part:
+    """The same over one picture, with other names of its fields: moonshotai/Kimi-VL-A3B-Instruct."""
+    places = {f"pos_emb_{n}": size(config, f"init_pos_emb_{n}", 64) for n in ("height", "width")}
+    return kimi_k25({**config, **places}, name)
+
+
+def kimi_vl_projector(config: Config, vision: Config, name: str) -> Tensors:
+    del config
+    down, across = sides(vision, "merge_kernel_size", (2, 2))
+    merged = down * across * W
+    return (
+        *vector(f"{name}.pre_norm", W),
+        *matrix(f"{name}.linear_1", (merged, merged)),
+        *matrix(f"{name}.linear_2", (d, merged)),
+    )
+
+
 def kimi_k25_projector(config: Config, vision: Config, name: str) -> Tensors:
     down, across = sides(vision, "merge_kernel_size", (2, 2))
     merged = down * across * W

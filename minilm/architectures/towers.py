@@ -223,6 +223,7 @@ TOWERS: dict[str, Callable[[Config, str], Part]] = {
     "minicpmv4_6_vision": siglip_towers.minicpm,
     "minicpmv4_7_vision": siglip_towers.minicpm,
     "minimax_m3_vl_vision": patch_towers.minimax_m3,
+    "moonvit": patch_towers.moonvit,
     "pixtral": _pixtral,
     "qwen2_5_omni_vision_encoder": video_towers.qwen2_5_omni,
     "qwen2_5_vl_vision": video_towers.qwen2_5_vl,

@@ -12,7 +12,7 @@ from minilm.architectures import image_projectors as projectors
 from minilm.architectures import patch_towers, sound_towers
 from minilm.architectures.building_blocks import s
 from minilm.architectures.config_fields import Config, is_version_4, sub_config
-from minilm.architectures.decoder import BLOCK, MLP
+from minilm.architectures.decoder import ATTENTION, BLOCK, MLP
 from minilm.architectures.joint_text import Model
 from minilm.architectures.moe import (
     LayerGroup,
@@ -29,6 +29,12 @@ from minilm.ledger.layout import Layout
 def _stacked(text: Layout, config: Config) -> Layout:
     """In files from before transformers 5 the matrices are (in, out)."""
     return with_stacked_experts(text, MLP, transposed=is_version_4(config))
+
+
+def _with_frequencies(text: Layout, config: Config) -> Layout:
+    """Whose files hold the rotary frequencies of each layer."""
+    del config
+    return replace(text, ignored=(f"{ATTENTION}.rotary_emb.inv_freq",))
 
 
 def _minimax_m3_files(text: Layout, config: Config) -> Layout:
@@ -162,6 +168,16 @@ VIDEOS = {
         between="mm_projector",
         inside="language_model.",
         texts={"kimi_k2": "deepseek_v3"},
+    ),
+    "kimi_vl": Model(  # moonshotai/Kimi-VL-A3B-Instruct modeling_kimi_vl.py
+        "deepseek_v3",
+        "moonvit",
+        patch_towers.kimi_vl_projector,
+        tower="vision_tower",
+        between="multi_modal_projector",
+        inside="language_model.",
+        own_ties=True,
+        changes=_with_frequencies,
     ),
     "minimax_m3_vl": Model(
         "minimax_m3_vl_text",

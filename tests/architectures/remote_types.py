@@ -219,6 +219,30 @@ mm_projector.proj.0.bias 12
 mm_projector.proj.2.weight 8 12
 mm_projector.proj.2.bias 8
 """
+KIMI_VL_FIELDS: Config = {
+    "text_config": KIMI_FIELDS["text_config"] | {"model_type": "deepseek_v3"},
+    "vision_config": {
+        "hidden_size": 6,
+        "intermediate_size": 5,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 3,
+        "patch_size": 2,
+        "init_pos_emb_height": 3,
+        "init_pos_emb_width": 4,
+        "merge_kernel_size": [2, 1],
+    },
+}
+KIMI_VL_VISION = (
+    KIMI_VISION.partition("mm_projector")[0]
+    + """
+multi_modal_projector.pre_norm.weight 6
+multi_modal_projector.pre_norm.bias 6
+multi_modal_projector.linear_1.weight 12 12
+multi_modal_projector.linear_1.bias 12
+multi_modal_projector.linear_2.weight 8 12
+multi_modal_projector.linear_2.bias 8
+"""
+)
 KIMI_ATTENTION = """
 model.layers.*.self_attn.q_proj.weight 10 8
 model.layers.*.self_attn.kv_a_proj_with_mqa.weight 6 8
@@ -893,6 +917,14 @@ transformer.h.*.mlp.c_proj.bias 8
             "huggingface/transformers conversion_mapping.py",
             KIMI_FIELDS,
             within("language_model", OUTSIDE + NORMS + KIMI_ATTENTION + MLP) + KIMI_VISION,
+            12,
+        )
+    ],
+    "kimi_vl": [
+        Case(
+            "moonshotai/Kimi-VL-A3B-Instruct modeling_kimi_vl.py",
+            KIMI_VL_FIELDS,
+            within("language_model", OUTSIDE + NORMS + KIMI_ATTENTION + MLP) + KIMI_VL_VISION,
             12,
         )
     ],

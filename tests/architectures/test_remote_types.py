@@ -168,6 +168,31 @@ INDEXES = {
         484,
         65024 * 8192 * 2,
     ),
+    # moonshotai/Kimi-VL-A3B-Instruct: 32815315552 bytes as public audits quote them, with the routers' biases
+    # and inv_freq in float32
+    "moonshotai/Kimi-VL-A3B-Instruct": Index(
+        {
+            "model_type": "kimi_vl",
+            "text_config": {
+                "model_type": "deepseek_v3",
+                "vocab_size": 163840,
+                "hidden_size": 2048,
+                "intermediate_size": 11264,
+                "moe_intermediate_size": 1408,
+                "num_hidden_layers": 27,
+                "num_attention_heads": 16,
+                "n_routed_experts": 64,
+                "n_shared_experts": 2,
+                "num_experts_per_tok": 6,
+                "first_k_dense_replace": 1,
+                "q_lora_rank": None,
+                "num_nextn_predict_layers": 0,
+            },
+        },
+        32_815_315_552,
+        None,
+        26 * 64 * 2 + 27 * 32 * 4,
+    ),
     # bacoco/Phi-2 pytorch_model.bin.index.json: 11118735360 bytes of float32
     "microsoft/phi-2": Index(
         {
