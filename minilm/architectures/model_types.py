@@ -148,6 +148,7 @@ REMOTE_TYPES: dict[str, ModelType] = {
     "openelm": ModelType("openelm", gguf="openelm"),
     "orion": ModelType("remote_llama", gguf="orion"),
     "phi-msft": ModelType("mixformer"),
+    "phi3_v": ModelType("phi3_v", by_class=True),
     "phi3small": ModelType("phi3small"),
     "plamo": ModelType("plamo", gguf="plamo"),
     "qwen": ModelType("qwen1", gguf="qwen", foreign=("visual", "audio")),

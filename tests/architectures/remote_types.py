@@ -345,6 +345,42 @@ model.layers.<1,2>.share_expert.down_proj.weight 8 7
 """
     + "\n".join(f"mtp {line}" for line in STEP3P5_MTP.split("\n") if line)
 )
+PHI3 = (
+    OUTSIDE
+    + NORMS
+    + """
+model.layers.*.self_attn.qkv_proj.weight 16 8
+model.layers.*.self_attn.o_proj.weight 8 8
+model.layers.*.mlp.gate_up_proj.weight 12 8
+model.layers.*.mlp.down_proj.weight 8 6
+"""
+)
+CLIP_L = "".join(
+    f"{layer}.self_attn.{name}.weight 1024 1024\n{layer}.self_attn.{name}.bias 1024\n"
+    f"{layer}.layer_norm{number}.weight 1024\n{layer}.layer_norm{number}.bias 1024\n"
+    for layer in (f"encoder.layers.{i}" for i in range(24))
+    for name, number in (("q_proj", 1), ("k_proj", 1), ("v_proj", 2), ("out_proj", 2))
+)
+CLIP_L += "".join(
+    f"encoder.layers.{i}.mlp.fc1.weight 4096 1024\nencoder.layers.{i}.mlp.fc1.bias 4096\n"
+    f"encoder.layers.{i}.mlp.fc2.weight 1024 4096\nencoder.layers.{i}.mlp.fc2.bias 1024\n"
+    for i in range(24)
+)
+CLIP_L += """
+embeddings.class_embedding 1024
+embeddings.patch_embedding.weight 1024 3 14 14
+embeddings.position_embedding.weight 577 1024
+pre_layrnorm.weight 1024
+pre_layrnorm.bias 1024
+post_layernorm.weight 1024
+post_layernorm.bias 1024
+"""
+CLIP_336: Config = {
+    "name": "clip_vision_model",
+    "model_name": "openai/clip-vit-large-patch14-336",
+    "image_dim_out": 1024,
+}
+PHI3_V_TOWER = within("model.vision_embed_tokens.img_processor.vision_model", CLIP_L)
 
 CASES: dict[str, list[Case]] = {
     "PanguEmbedded": [
@@ -1121,6 +1157,44 @@ lm_head.linear.bias 11
 """,
             16,
         )
+    ],
+    "phi3_v": [
+        Case(
+            "microsoft/Phi-3.5-vision-instruct modeling_phi3_v.py",
+            GROUPED
+            | {
+                "img_processor": CLIP_336,
+                "embd_layer": {
+                    "embedding_cls": "image",
+                    "projection_cls": "mlp",
+                    "use_hd_transform": True,
+                    "with_learnable_separator": True,
+                },
+            },
+            PHI3
+            + PHI3_V_TOWER
+            + """
+model.vision_embed_tokens.glb_GN 1 1 4096
+model.vision_embed_tokens.sub_GN 1 1 1 4096
+model.vision_embed_tokens.img_projection.0.weight 8 4096
+model.vision_embed_tokens.img_projection.0.bias 8
+model.vision_embed_tokens.img_projection.2.weight 8 8
+model.vision_embed_tokens.img_projection.2.bias 8
+""",
+            16,
+        ),
+        Case(
+            "microsoft/Phi-3CookBook phi3imageembedding.py",
+            GROUPED | {"img_processor": CLIP_336, "embd_layer": {"embedding_cls": "image"}},
+            PHI3
+            + PHI3_V_TOWER
+            + """
+model.vision_embed_tokens.img_projection.weight 8 1024
+model.vision_embed_tokens.img_projection.bias 8
+""",
+            16,
+        ),
+        Case("microsoft/Phi-3.5-vision-instruct modeling_phi3_v.py", GROUPED, PHI3, 16),
     ],
     "phi3small": [
         Case(

@@ -19,7 +19,7 @@ from minilm.architectures.model_types import MODEL_TYPES
 from minilm.costs.memory import kv_cache_elements
 from minilm.errors import ConfigError
 from minilm.ledger.layout import Tensor
-from tests.architectures.remote_types import CASES, Case, Config, listed
+from tests.architectures.remote_types import CASES, CLIP_336, Case, Config, listed
 
 EVERY = [
     pytest.param({"model_type": name, **case.config}, case, id=f"{name}-{number}")
@@ -253,6 +253,18 @@ COUNTS: dict[str, tuple[Config, int]] = {
             "tie_word_embeddings": False,
         },
         7_818_448_896,
+    ),
+    "microsoft/Phi-3.5-vision-instruct": (
+        {
+            "model_type": "phi3_v",
+            "img_processor": CLIP_336,
+            "embd_layer": {
+                "embedding_cls": "image",
+                "projection_cls": "mlp",
+                "use_hd_transform": True,
+            },
+        },
+        4_146_621_440,
     ),
     "MiniMaxAI/MiniMax-M1-80k": (
         {
