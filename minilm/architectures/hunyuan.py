@@ -66,7 +66,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         return decoder(config, _V1, heads, *attention, *gated_feed_forward(MLP), attention=kinds)
     active = field_name(config, "moe_topk", "num_experts_per_tok")
     sparse = sparse_feed_forward(
-        {**config, active: _of_all_layers(config, active, num_layers)},
+        {**config, **_of_all_layers(config, active, num_layers)},
         MLP,
         split_layers(num_layers, lambda i: True),
         _V1.experts,
@@ -105,14 +105,14 @@ def _attention(heads: Heads, num_layers: int, owners: LayerGroup) -> tuple[Atten
     return (own, replace(own, layers=others, cache=ZERO))
 
 
-def _of_all_layers(config: Mapping[str, Any], name: str, num_layers: int) -> Any:
-    """The value of a field that may list one for every layer, which must be the same."""
+def _of_all_layers(config: Mapping[str, Any], name: str, num_layers: int) -> dict[str, Any]:
+    """A field that lists one value for every layer, which must be the same, with that value."""
     value = config.get(name)
     if not isinstance(value, list):
-        return value
+        return {}
     if len(value) < num_layers or any(each != value[0] for each in value):
         raise ConfigError(f"config.json: {name}", shortened(value), "the same for every layer")
-    return value[0]
+    return {name: value[0]}
 
 
 def _v3(config: Mapping[str, Any]) -> Layout:
