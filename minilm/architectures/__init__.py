@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from reprlib import repr as shortened
@@ -17,6 +18,8 @@ from minilm.architectures.task_heads import (
 )
 from minilm.errors import ConfigError
 from minilm.ledger.layout import Layout
+
+_PART = re.compile(r"(Text|Vision|Audio)Model(WithProjection)?\Z")
 
 
 def foreign_fields(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -48,6 +51,9 @@ def layout_of(config: Mapping[str, Any]) -> Layout:
 def layout_of_class(config: Mapping[str, Any]) -> Layout | None:
     """`layout_of` as the class that `architectures` names; None for one that is not declared."""
     entry = MODEL_TYPES[config["model_type"]]
+    part = _PART.search(class_name_of(config))
+    if part and not config["model_type"].removesuffix("_model").endswith(part[1].lower()):
+        return _layout_of_part(config, part[1].lower())
     try:
         layout = layout_of(config)
     except UndeclaredClassError:
@@ -57,6 +63,17 @@ def layout_of_class(config: Mapping[str, Any]) -> Layout | None:
         return layout
     alone = (entry.causal_only or bool(entry.text_of)) and not whole
     return with_task_head(layout, config, causal_only=alone)
+
+
+def _layout_of_part(config: Mapping[str, Any], part: str) -> Layout | None:
+    """That of one tower or of the text, as its class is loaded from a whole model's config.json."""
+    names = (f"{config['model_type']}_{part}_model", f"{config['model_type']}_{part}")
+    kind = next((name for name in names if name in MODEL_TYPES), None)
+    if kind is None:
+        return None
+    fields = sub_config(config, f"{part}_config", kind)
+    own = {"model_type": kind, "architectures": config["architectures"]}
+    return layout_of_class({**fields, **own})
 
 
 def is_whole(entry: ModelType, config: Mapping[str, Any]) -> bool:

@@ -359,6 +359,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "sarvam_mla": ModelType("deepseek"),
     "sarvam_moe": ModelType("glm"),
     "seed_oss": ModelType("llama_like", gguf="seed_oss"),
+    "siglip2_text_model": ModelType("clip", same_as="siglip_text_model", by_class=True),
     "smollm3": ModelType("smollm3", gguf="smollm3"),
     "solar_open": ModelType("glm", gguf="glm4moe"),
     "stablelm": ModelType("stablelm", gguf="stablelm"),

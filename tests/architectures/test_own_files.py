@@ -302,3 +302,37 @@ def test_which_part_is_not_declared_is_said(
     assert caught.value.got == f"{what} of model_type 'llava' without weights"
     remedy = "save its text_config as a config.json to count the text alone"
     assert (remedy in caught.value.remedy) == text_alone
+
+
+@pytest.mark.parametrize(
+    ("whole", "class_name", "part", "model_type"),
+    [
+        ("clip", "CLIPTextModelWithProjection", "text", "clip_text_model"),
+        ("clip", "CLIPVisionModel", "vision", "clip_vision_model"),
+        ("metaclip_2", "MetaClip2VisionModel", "vision", "metaclip_2_vision_model"),
+        ("siglip", "SiglipTextModel", "text", "siglip_text_model"),
+        ("siglip2", "Siglip2TextModel", "text", "siglip2_text_model"),
+        ("siglip2", "Siglip2VisionModel", "vision", "siglip2_vision_model"),
+        ("clap", "ClapAudioModel", "audio", "clap_audio_model"),
+        ("mllama", "MllamaTextModel", "text", "mllama_text_model"),
+        ("qwen3_5", "Qwen3_5TextModel", "text", "qwen3_5_text"),
+    ],
+)
+def test_a_part_under_the_type_of_the_whole_is_that_part(
+    whole: str, class_name: str, part: str, model_type: str, tmp_path: Path
+) -> None:
+    fields = {} if part == "audio" else {"hidden_size": 64, "num_attention_heads": 8}
+    named = {"architectures": [class_name]}
+    alone = layout_of_class({"model_type": model_type, **named, **fields})
+    config = {"model_type": whole, **named, f"{part}_config": fields}
+    assert layout_of_class(config) == alone != layout_of_class(config | {"architectures": None})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert alone is not None
+    assert minilm.inspect(tmp_path / "config.json").parameters.total == alone.count()
+
+
+@pytest.mark.parametrize(
+    ("whole", "class_name"), [("llama4", "Llama4VisionModel"), ("glm4v", "Glm4vTextModel")]
+)
+def test_a_part_without_a_type_is_not_counted_as_the_whole(whole: str, class_name: str) -> None:
+    assert layout_of_class({"model_type": whole, "architectures": [class_name]}) is None
