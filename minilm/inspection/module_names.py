@@ -23,6 +23,7 @@ _BARE_TEXT = re.compile(r"model\.(embed_tokens|layers|norm)\.")
 # Parts of names in files, and of the modules, in the order in which they are replaced.
 _RENAMED = (
     # Parts of a whole.
+    ("model.language_model.lm_head.", "lm_head."),
     ("language_model.lm_head.", "lm_head."),
     ("language_model.model.", "language_model."),
     ("backbone.conv_encoder.", "backbone."),
@@ -318,7 +319,7 @@ def _name_of_module(name: str) -> str:
     if name.startswith(_THINKER):
         return _THINKER + _name_of_module(name.removeprefix(_THINKER))
     text = name.removeprefix(_TEXT)
-    if text.startswith("lm_head."):
+    if text.startswith(("lm_head.", "score.")):
         return text
     if _BARE_TEXT.match(name) or (name != text and text.startswith("model.")):
         return f"model.{_TEXT}{text.removeprefix('model.')}"

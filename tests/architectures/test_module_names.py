@@ -22,6 +22,7 @@ transformers = pytest.importorskip(
 )
 
 from tests.architectures.test_classes_agreement import build_class  # noqa: E402
+from tests.architectures.test_mapped_classes import draw  # noqa: E402
 from tests.architectures.test_transformers_agreement import IS_VERSION_4  # noqa: E402
 
 pytestmark = pytest.mark.skipif(IS_VERSION_4, reason="transformers 4 has one kind of names")
@@ -122,6 +123,21 @@ def test_tensors_of_modules_are_verified(model_type: str, seed: int, tmp_path: P
 def test_the_head_over_maps_of_detr_is_verified(tmp_path: Path) -> None:
     config = drawn_class("detr", "DetrForSegmentation")
     assert_both_verified(build_class("DetrForSegmentation", config, "cpu"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name"),
+    [
+        ("gemma3", "Gemma3ForSequenceClassification"),
+        ("hyperclovax_vision_v2", "HyperCLOVAXVisionV2ForConditionalGeneration"),
+        ("t5gemma2", "T5Gemma2ForSequenceClassification"),
+    ],
+)
+def test_heads_beside_the_text_are_verified(
+    model_type: str, class_name: str, tmp_path: Path
+) -> None:
+    config = draw(model_type, class_name, 3)
+    assert_both_verified(build_class(class_name, copy.deepcopy(config), "cpu"), tmp_path)
 
 
 def assert_both_verified(model: Any, folder: Path) -> minilm.Report:
