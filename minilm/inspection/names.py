@@ -26,12 +26,14 @@ _GGUF_COMPONENTS = {
 
 # What modules register as buffers, by the end of the name: rotary frequencies, BatchNorm's
 # statistics, position ids, the bias correction of routers (DeepSeek-V3's, in GGUF exp_probs_b; Step's,
-# Inkling's), Gemma 4's scalar a layer, I-BERT's integers and ranges, tables of fixed positions, codebooks
-# that are running means (EnCodec's, Mimi's), the decay of MiniMax's linear attention, and xIELU's constants.
+# Inkling's), Gemma 4's scalar a layer, I-BERT's integers and ranges, tables of fixed positions, fairseq's
+# mark of a dtype, codebooks that are running means (EnCodec's, Mimi's), the decay of MiniMax's linear
+# attention, and xIELU's constants.
 _BUFFER = re.compile(
-    r"\.(rotary_emb(eddings)?\.inv_freq|running_(mean|var)|num_batches_tracked|(position|token_type)_ids"
+    r"\.((rotary|[xy]_pos)_emb(eddings)?\.inv_freq|(rotary_emb|lerope)\.alpha|running_(mean|var)"
+    r"|num_batches_tracked|(position|token_type)_ids|_float_tensor"
     r"|relative_position_index|masked_bias|e_score_correction_bias|exp_probs_b(\.bias)?|(moe|mlp)\.router_bias"
-    r"|llm\.layers\.\d+\.mlp\.gate\.bias|layer_scalar|lerope\.alpha|pos_idx_to_embed|summary_idxs"
+    r"|llm\.layers\.\d+\.mlp\.gate\.bias|layer_scalar|pos_idx_to_embed|summary_idxs"
     r"|(n|num)_points_scale|gate\.tid2eid|(weight|bias)_integer|(weight|fc|act)_scaling_factor|x_(min|max)|LayerNorm\.shift"
     r"|codebook\.(embed|embed_avg|embed_sum|cluster_size|cluster_usage|inited|initialized)"
     r"|self_attn\.(slope_rate|query_decay|key_decay|diagonal_decay)|act_fn\.(beta|eps))\Z"

@@ -235,6 +235,9 @@ def test_parts_of_detectors_that_are_one(
         "model.llm.layers.0.mlp.gate.bias",
         "embeddings.word_embeddings.weight_integer",
         "projector.visual_temporal_embed.pos_idx_to_embed",
+        "bros.bbox_embeddings.bbox_sinusoid_emb.x_pos_emb.inv_freq",
+        "mega.layers.0.mega_layer.rel_pos_bias._float_tensor",
+        "language_model.rotary_emb.alpha",
     ],
 )
 def test_buffers_of_types_that_are_not_declared(tmp_path: Path, name: str) -> None:
