@@ -112,11 +112,8 @@ def hugging_face_target(
     undeclared = ""
     if entry and beside_weights and not _gives_a_size(config):
         entry, undeclared = None, "config.json gives no sizes"
-    if (
-        entry
-        and beside_weights
-        and (foreign := foreign_fields({**config, "model_type": model_type}))
-    ):
+    named = {**config, "model_type": model_type}
+    if entry and beside_weights and (foreign := foreign_fields(named)):
         entry, undeclared = None, f"config.json has {', '.join(foreign)}, of another model"
     other_code = _class_of_other_code(config, model_type) if entry else ""
     try:
