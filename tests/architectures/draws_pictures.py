@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.architectures.draws import _flag, _maybe
 from tests.architectures.draws_classes import Config, Draw, labels
-from tests.architectures.draws_vision import _clip, _vit, outputs, text, text_tower, vision
+from tests.architectures.draws_vision import _clip, _sam, _vit, outputs, text, text_tower, vision
 
 DRAWS: dict[str, tuple[tuple[str, ...], Draw]] = {}
 IMAGES = "Model ForImageClassification"
@@ -121,6 +121,28 @@ def _poolformer(random: Random) -> Config:
 _declare("poolformer", "PoolFormer", IMAGES, _poolformer)
 _declare("pvt", "Pvt", IMAGES, _pvt)
 _declare("pvt_v2", "PvtV2", f"{IMAGES} Backbone", _pvt_v2)
+
+
+def _segment(random: Random) -> Config:
+    tower = _sam(random) | _maybe(random, num_pos_feats=5, mlp_ratio=1.5)
+    heads = random.randint(1, 2)
+    masks = {"num_attention_heads": heads, "hidden_size": 8 * heads} | _maybe(
+        random,
+        mlp_dim=7,
+        num_hidden_layers=random.randint(1, 3),
+        attention_downsample_rate=random.choice([1, 2, 4]),
+        num_multimask_outputs=random.randint(1, 4),
+        iou_head_depth=random.randint(1, 4),
+        iou_head_hidden_dim=5,
+    )
+    prompts = _maybe(random, hidden_size=6, mask_input_channels=random.choice([4, 9]))
+    prompts |= _maybe(random, num_point_embeddings=random.randint(1, 3))
+    config: Config = {"vision_config": tower, "mask_decoder_config": masks}
+    config |= {"prompt_encoder_config": prompts}
+    return config | _maybe(random, tie_word_embeddings=_flag(random))
+
+
+_declare("sam", "Sam", "Model", _segment)
 _declare("segformer", "Segformer", f"{IMAGES} ForSemanticSegmentation", _segformer)
 
 
