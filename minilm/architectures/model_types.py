@@ -90,6 +90,7 @@ _BY_CLASS = {
     "pyramid_vision": "poolformer pvt pvt_v2 segformer",
     "resnet": "bit regnet resnet",
     "seq2seq_kin": "moonshine t5gemma",
+    "retrievers": "colmodernvbert colpali colqwen2",
     "segment_anything": "sam",
     "sew": "sew sew-d",
     "shieldgemma2": "shieldgemma2",

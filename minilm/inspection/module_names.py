@@ -67,6 +67,7 @@ _RENAMED = (
     (".pre_encode.conv.", ".subsampling.layers."),
     (".pre_encode.out.", ".subsampling.linear."),
     ("vit_large_projector.", "multi_modal_projector."),
+    ("vlm.", "vlm.model."),
     # Heads over maps.
     (".k_linear.", ".k_proj."),
     (".q_linear.", ".q_proj."),

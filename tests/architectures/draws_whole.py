@@ -14,7 +14,9 @@ from tests.architectures.draws_classes import (
     encoder,
 )
 from tests.architectures.draws_decoders import DRAWS as DECODER_DRAWS
+from tests.architectures.draws_joint import DRAWS as JOINT_DRAWS
 from tests.architectures.draws_joint import MASKED, _in_text
+from tests.architectures.draws_vision import DRAWS as VISION_DRAWS
 from tests.architectures.draws_vision import (
     WHOLE,
     _clip_vision,
@@ -301,6 +303,16 @@ def _step3p7(random: Random) -> Config:
     return config | _maybe(random, projector_bias=_flag(random), tie_word_embeddings=_flag(random))
 
 
+def _retriever(model_type: str) -> Draw:
+    inner = (VISION_DRAWS | JOINT_DRAWS)[model_type][1]
+
+    def draw(random: Random) -> Config:
+        config = {"vlm_config": inner(random) | {"model_type": model_type}}
+        return config | _maybe(random, embedding_dim=5)
+
+    return draw
+
+
 declare("granite_speech", "GraniteSpeech", _granite_speech)
 declare("granite_speech_plus", "GraniteSpeechPlus", _granite_speech)
 declare("kosmos-2", "Kosmos2", _kosmos(vision))
@@ -312,6 +324,10 @@ declare("granite4_vision", "Granite4Vision", _granite4_vision)
 declare("step3p7", "Step3p7", _step3p7)
 declare("t5gemma2", "T5Gemma2", _t5gemma2)
 declare("udop", "Udop", _udop)
+_RETRIEVES = ("{}ForRetrieval",)
+declare("colmodernvbert", "ColModernVBert", _retriever("modernvbert"), _RETRIEVES)
+declare("colpali", "ColPali", _retriever("paligemma"), _RETRIEVES)
+declare("colqwen2", "ColQwen2", _retriever("qwen2_vl"), _RETRIEVES)
 declare("chameleon", "Chameleon", _chameleon)
 declare("janus", "Janus", _janus)
 declare("ibert", "IBert", _types, TEXT)

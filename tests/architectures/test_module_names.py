@@ -103,7 +103,8 @@ def test_experts_in_one_tensor_are_verified(model_type: str, tmp_path: Path) -> 
 # Of which `save_pretrained` writes other names than the modules have, or parts of a tensor.
 RENAMED = (
     *("aria_text", "axk1", "axk2", "bailing_hybrid", "beit", "cohere_asr", "deepseek_ocr2"),
-    *("deepseek_v4", "inkling2_text", "segformer", "step3p7"),
+    *("colmodernvbert", "colpali", "colqwen2", "deepseek_v4", "inkling2_text", "sam", "segformer"),
+    *("layoutlmv3", "step3p7"),
     *("deit", "detr", "dinov2", "dinov2_with_registers", "dinov3_vit", "ernie4_5_moe", "flint"),
     *("gemma4_unified", "gpt_neox", "granitemoe", "gte", "hrm_text", "hunyuan_vl", "hy_v3"),
     *("hy_v4", "hyperclovax_vision_v2", "ijepa", "jina_embeddings_v3", "kimi_linear", "kolibri1"),
@@ -118,6 +119,17 @@ RENAMED = (
 @pytest.mark.parametrize("model_type", RENAMED)
 def test_tensors_of_modules_are_verified(model_type: str, seed: int, tmp_path: Path) -> None:
     assert_both_verified(_model(model_type, False, seed), tmp_path)
+
+
+def test_colqwen2_as_it_was_published_is_verified(tmp_path: Path) -> None:
+    """With the names of a model that had a head."""
+    model = _model("colqwen2", False, 1)
+    _save(model, tmp_path, own_names=False, named=True)
+    path = tmp_path / "model.safetensors"
+    tensors = {name.replace("vlm.", "vlm.model."): t for name, t in load_file(path).items()}
+    save_file(tensors, path, {"format": "pt"})
+    report = minilm.inspect(tmp_path)
+    assert report.verified, report.mismatches
 
 
 def test_the_head_over_maps_of_detr_is_verified(tmp_path: Path) -> None:
