@@ -91,6 +91,7 @@ _BY_CLASS = {
     "resnet": "bit regnet resnet",
     "seq2seq_kin": "moonshine t5gemma",
     "retrievers": "colmodernvbert colpali colqwen2",
+    "rt_detr": "rt_detr",
     "segment_anything": "sam",
     "sew": "sew sew-d",
     "shieldgemma2": "shieldgemma2",

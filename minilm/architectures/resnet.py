@@ -54,20 +54,22 @@ def resnet(config: Config) -> tuple[Part, int]:
         config,
         sizes(config, "hidden_sizes", _WIDTHS),
         depths(config, "depths", _DEPTHS),
-        _bottleneck if kind == "bottleneck" else _basic,
+        bottleneck_block if kind == "bottleneck" else basic_block,
         stem=(size(config, "embedding_size", 64), 7),
         downsamples_first=flag(config, "downsample_in_first_stage", False),
     )
 
 
-def _basic(name: str, inputs: int, outputs: int) -> Part:
+def basic_block(name: str, inputs: int, outputs: int) -> Part:
+    """Two convolutions of 3 by 3."""
     return joined(
         normed_convolution(f"{name}.layer.0", outputs, inputs, 3),
         normed_convolution(f"{name}.layer.1", outputs, outputs, 3),
     )
 
 
-def _bottleneck(name: str, inputs: int, outputs: int) -> Part:
+def bottleneck_block(name: str, inputs: int, outputs: int) -> Part:
+    """Three, of which the middle one sees more than a place, and a quarter of the channels."""
     inner = outputs // 4
     return joined(
         normed_convolution(f"{name}.layer.0", inner, inputs),

@@ -68,6 +68,7 @@ _RENAMED = (
     (".pre_encode.out.", ".subsampling.linear."),
     ("vit_large_projector.", "multi_modal_projector."),
     ("vlm.", "vlm.model."),
+    ("encoder.encoder.", "encoder.aifi."),
     # Heads over maps.
     (".k_linear.", ".k_proj."),
     (".q_linear.", ".q_proj."),

@@ -264,7 +264,44 @@ def _yolos(random: Random) -> Config:
     return config | labels(random) | _maybe(random, num_detection_tokens=random.randint(1, 9))
 
 
+def _rt_detr(random: Random) -> Config:
+    network = _resnet(random)
+    network.pop("id2label", None)
+    count = random.randint(2, 4)
+    network |= {"hidden_sizes": [4 * random.randint(1, 4) for _ in range(count)]}
+    network |= {"depths": [random.randint(1, 2) for _ in range(count)]}
+    network |= {"out_indices": list(range(random.randint(1, count), count + 1))}
+    network |= {"embedding_size": 4 * random.randint(1, 4)}
+    heads, maps = random.randint(1, 2), random.randint(1, 3)
+    return {
+        "backbone_config": {"model_type": "rt_detr_resnet", **network},
+        "encoder_hidden_dim": 4 * heads,
+        "encoder_attention_heads": heads,
+        "d_model": 8 * heads,
+        "decoder_attention_heads": heads,
+        "decoder_in_channels": [random.randint(1, 9) for _ in range(maps)],
+        "num_feature_levels": random.randint(maps, 4),
+        **labels(random),
+        **_maybe(
+            random,
+            encoder_in_channels=[1] * random.randint(1, 4),
+            encode_proj_layers=list(range(random.randint(1, 2))),
+            freeze_backbone_batch_norms=_flag(random),
+            encoder_layers=random.randint(1, 3),
+            encoder_ffn_dim=random.randint(1, 50),
+            hidden_expansion=random.choice([0.5, 1.0]),
+            num_queries=random.randint(1, 9),
+            decoder_ffn_dim=random.randint(1, 50),
+            decoder_n_points=random.randint(1, 3),
+            decoder_layers=random.randint(1, 3),
+            num_denoising=random.choice([0, 5]),
+            learn_initial_query=_flag(random),
+        ),
+    }
+
+
 _FINDS = "ForObjectDetection"
 _declare("detr", "Detr", "Model ForSegmentation", _detr, _FINDS)
+_declare("rt_detr", "RTDetr", "Model", _rt_detr, _FINDS)
 _declare("table-transformer", "TableTransformer", "Model", _detr, _FINDS)
 _declare("yolos", "Yolos", "Model", _yolos, _FINDS)

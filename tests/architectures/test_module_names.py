@@ -104,7 +104,7 @@ def test_experts_in_one_tensor_are_verified(model_type: str, tmp_path: Path) -> 
 RENAMED = (
     *("aria_text", "axk1", "axk2", "bailing_hybrid", "beit", "cohere_asr", "deepseek_ocr2"),
     *("colmodernvbert", "colpali", "colqwen2", "deepseek_v4", "inkling2_text", "sam", "segformer"),
-    *("layoutlmv3", "step3p7"),
+    *("layoutlmv3", "rt_detr", "step3p7"),
     *("deit", "detr", "dinov2", "dinov2_with_registers", "dinov3_vit", "ernie4_5_moe", "flint"),
     *("gemma4_unified", "gpt_neox", "granitemoe", "gte", "hrm_text", "hunyuan_vl", "hy_v3"),
     *("hy_v4", "hyperclovax_vision_v2", "ijepa", "jina_embeddings_v3", "kimi_linear", "kolibri1"),
