@@ -153,6 +153,7 @@ REMOTE_TYPES: dict[str, ModelType] = {
     "phi-msft": ModelType("mixformer"),
     "phi3_v": ModelType("phi3_v", by_class=True),
     "phi3small": ModelType("phi3small"),
+    "phi4mm": ModelType("phi4mm", by_class=True),
     "plamo": ModelType("plamo", gguf="plamo"),
     "qwen": ModelType("qwen1", gguf="qwen", foreign=("visual", "audio")),
     "sdar": ModelType("qwen", same_as="qwen3"),

@@ -382,6 +382,123 @@ CLIP_336: Config = {
 }
 PHI3_V_TOWER = within("model.vision_embed_tokens.img_processor.vision_model", CLIP_L)
 
+
+def linear(names: str, rows: int, columns: int) -> str:
+    """The weight (rows, columns) and the bias (rows,) of each of the ``names``."""
+    return "".join(f"{n}.weight {rows} {columns}\n{n}.bias {rows}\n" for n in names.split())
+
+
+def layer_norms(names: str, width: int) -> str:
+    """The weight and the bias of each of the ``names``."""
+    return "".join(f"{n}.weight {width}\n{n}.bias {width}\n" for n in names.split())
+
+
+def lora(module: str, rows: int, columns: int) -> str:
+    """A matrix of each layer beside the factors of two adapters, of ranks 2 and 3."""
+    stem = f"model.layers.*.{module}"
+    return f"""
+{stem}.base_layer.weight {rows} {columns}
+{stem}.lora_A.vision.weight 2 {columns}
+{stem}.lora_B.vision.weight {rows} 2
+{stem}.lora_A.speech.weight 3 {columns}
+{stem}.lora_B.speech.weight {rows} 3
+"""
+
+
+SIGLIP_448 = (
+    linear("embeddings.patch_embedding", 1152, 3).replace(" 1152 3\n", " 1152 3 14 14\n")
+    + "embeddings.position_embedding.weight 1024 1152\n"
+    + "".join(
+        within(
+            f"encoder.layers.{i}",
+            layer_norms("layer_norm1 layer_norm2", 1152)
+            + linear("self_attn.q_proj self_attn.k_proj", 1152, 1152)
+            + linear("self_attn.v_proj self_attn.out_proj", 1152, 1152)
+            + linear("mlp.fc1", 4304, 1152)
+            + linear("mlp.fc2", 1152, 4304),
+        )
+        for i in range(27)
+    )
+    + layer_norms("post_layernorm head.layernorm", 1152)
+    + """
+head.probe 1 1 1152
+head.attention.in_proj_weight 3456 1152
+head.attention.in_proj_bias 3456
+"""
+    + linear("head.attention.out_proj", 1152, 1152)
+    + linear("head.mlp.fc1", 4304, 1152)
+    + linear("head.mlp.fc2", 1152, 4304)
+)
+PHI4MM_SOUND = (
+    """
+encoder.embed.conv.0.weight 4 1 3 3
+encoder.embed.conv.0.bias 4
+encoder.embed.conv.2.weight 4 1 3 3
+encoder.embed.conv.2.bias 4
+encoder.embed.conv.3.weight 4 4 1 1
+encoder.embed.conv.3.bias 4
+encoder.relative_attention_bias_layer.bias_values.weight 10 3
+encoder.encoder_embedding.global_mean 16
+encoder.encoder_embedding.global_invstd 16
+encoder.encoders.0.conv.glu.b1 1 9 1
+encoder.encoders.0.conv.glu.b2 1 9 1
+encoder.encoders.0.conv.glu.ext_pw_conv_1d.weight 18 6 1
+encoder.encoders.0.conv.glu.ext_pw_conv_1d.bias 18
+encoder.encoders.0.conv.dw_sep_conv_1d.dw_conv.weight 12 1 5
+encoder.encoders.0.conv.dw_sep_conv_1d.dw_conv.bias 12
+encoder.encoders.0.conv.dw_sep_conv_1d.pw_conv.weight 7 12 1
+encoder.encoders.0.conv.dw_sep_conv_1d.pw_conv.bias 7
+encoder.encoders.0.conv.ext_pw_conv_1d.weight 9 6 1
+encoder.encoders.0.conv.ext_pw_conv_1d.bias 9
+"""
+    + linear("encoder.embed.out", 6, 16)
+    + within(
+        "encoder.encoders.0",
+        layer_norms("feed_forward_in.layer_norm feed_forward_out.layer_norm", 6)
+        + layer_norms("conv.layer_norm layer_norm_att layer_norm", 6)
+        + linear("feed_forward_in.net.0.linear feed_forward_out.net.0.linear", 10, 6)
+        + linear("feed_forward_in.net.2 feed_forward_out.net.2", 6, 5)
+        + linear("self_attn.linear_q self_attn.linear_k", 6, 6)
+        + linear("self_attn.linear_v self_attn.linear_out", 6, 6),
+    )
+    + linear("audio_projection.speech.0 audio_projection.vision.0", 8, 12)
+    + linear("audio_projection.speech.2 audio_projection.vision.2", 8, 8)
+)
+_ADAPTED = "((layers.*self_attn\\.(qkv|o)_proj)|(layers.*mlp\\.(gate_up|down)_proj))"
+PHI4MM_FIELDS: Config = GROUPED | {
+    "tie_word_embeddings": True,
+    "vision_lora": {"r": 2, "layer": _ADAPTED},
+    "speech_lora": {"r": 3, "layer": _ADAPTED},
+    "embd_layer": {
+        "image_embd_layer": {
+            "projection_cls": "mlp",
+            "use_hd_transform": True,
+            "image_token_compression_cls": "avg_pool_2d",
+        },
+        "audio_embd_layer": {"projection_cls": "mlp", "downsample_rate": 2},
+    },
+    "audio_processor": {
+        "name": "cascades",
+        "config": {
+            "attention_dim": 6,
+            "attention_heads": 3,
+            "batch_norm": False,
+            "bias_in_glu": True,
+            "depthwise_multiplier": 2,
+            "depthwise_seperable_out_channel": 7,
+            "ext_pw_kernel_size": 1,
+            "ext_pw_out_channel": 9,
+            "input_size": 16,
+            "kernel_size": 5,
+            "linear_units": 5,
+            "nemo_conv_settings": {"conv_channels": 4},
+            "num_blocks": 1,
+            "relative_attention_bias_args": {"t5_bias_max_distance": 5},
+            "time_reduction": 4,
+        },
+    },
+}
+
 CASES: dict[str, list[Case]] = {
     "PanguEmbedded": [
         Case(
@@ -1220,6 +1337,28 @@ model.layers.*.mlp.down_proj.bias 8
 """,
             16,
         )
+    ],
+    "phi4mm": [
+        Case(
+            "microsoft/Phi-4-multimodal-instruct modeling_phi4mm.py",
+            PHI4MM_FIELDS,
+            TIED
+            + NORMS
+            + lora("self_attn.qkv_proj", 16, 8)
+            + lora("self_attn.o_proj", 8, 8)
+            + lora("mlp.gate_up_proj", 12, 8)
+            + lora("mlp.down_proj", 8, 6)
+            + within("model.embed_tokens_extend.image_embed.img_processor", SIGLIP_448)
+            + within(
+                "model.embed_tokens_extend.image_embed",
+                "glb_GN 1 1 1152\nsub_GN 1 1 1 1152\n"
+                + linear("img_projection.0", 8, 1152)
+                + linear("img_projection.2", 8, 8),
+            )
+            + within("model.embed_tokens_extend.audio_embed", PHI4MM_SOUND),
+            16,
+        ),
+        Case("microsoft/Phi-4-multimodal-instruct modeling_phi4mm.py", GROUPED, PHI3, 16),
     ],
     "plamo": [
         Case(

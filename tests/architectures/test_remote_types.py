@@ -19,7 +19,14 @@ from minilm.architectures.model_types import MODEL_TYPES
 from minilm.costs.memory import kv_cache_elements
 from minilm.errors import ConfigError
 from minilm.ledger.layout import Tensor
-from tests.architectures.remote_types import CASES, CLIP_336, Case, Config, listed
+from tests.architectures.remote_types import (
+    CASES,
+    CLIP_336,
+    PHI4MM_FIELDS,
+    Case,
+    Config,
+    listed,
+)
 
 EVERY = [
     pytest.param({"model_type": name, **case.config}, case, id=f"{name}-{number}")
@@ -265,6 +272,42 @@ COUNTS: dict[str, tuple[Config, int]] = {
             },
         },
         4_146_621_440,
+    ),
+    "microsoft/Phi-4-multimodal-instruct": (
+        PHI4MM_FIELDS
+        | {
+            "model_type": "phi4mm",
+            "vocab_size": 200064,
+            "hidden_size": 3072,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 24,
+            "num_key_value_heads": 8,
+            "vision_lora": PHI4MM_FIELDS["vision_lora"] | {"r": 256},
+            "speech_lora": PHI4MM_FIELDS["speech_lora"] | {"r": 320},
+            "embd_layer": PHI4MM_FIELDS["embd_layer"]
+            | {"audio_embd_layer": {"projection_cls": "mlp", "downsample_rate": 1}},
+            "audio_processor": {
+                "config": {
+                    "attention_dim": 1024,
+                    "attention_heads": 16,
+                    "batch_norm": False,
+                    "bias_in_glu": True,
+                    "depthwise_multiplier": 1,
+                    "depthwise_seperable_out_channel": 1024,
+                    "ext_pw_kernel_size": 1,
+                    "ext_pw_out_channel": 1024,
+                    "input_size": 80,
+                    "kernel_size": 3,
+                    "linear_units": 1536,
+                    "nemo_conv_settings": {"conv_channels": 1024},
+                    "num_blocks": 24,
+                    "relative_attention_bias_args": {"t5_bias_max_distance": 500},
+                    "time_reduction": 8,
+                }
+            },
+        },
+        5_574_460_384,
     ),
     "MiniMaxAI/MiniMax-M1-80k": (
         {
