@@ -132,6 +132,7 @@ REMOTE_TYPES: dict[str, ModelType] = {
     "codeshell": ModelType("codeshell", gguf="codeshell"),
     "deci": ModelType("deci", gguf="deci"),
     "deepseek": ModelType("deepseek1", gguf="deepseek"),
+    "deepseek_vl_v2": ModelType("deepseek_vl2", by_class=True),
     "exaone": ModelType("exaone3", gguf="exaone"),
     "grok-1": ModelType("grok1", gguf="grok"),
     "hf_olmo": ModelType("hf_olmo"),

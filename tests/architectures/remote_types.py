@@ -464,6 +464,31 @@ encoder.encoders.0.conv.ext_pw_conv_1d.bias 9
     + linear("audio_projection.speech.0 audio_projection.vision.0", 8, 12)
     + linear("audio_projection.speech.2 audio_projection.vision.2", 8, 8)
 )
+DEEPSEEK_VL2_FIELDS: Config = {
+    "tile_tag": "2D",
+    "vision_config": {"width": 6, "layers": 1, "patch_size": 2, "image_size": 4, "mlp_ratio": 1.7},
+    "projector_config": {"input_dim": 6, "n_embed": 8},
+    "language_config": SIZES
+    | {"model_type": "deepseek_v2", "num_key_value_heads": 4, "use_mla": False},
+}
+DEEPSEEK_VL2_VISION = (
+    """
+image_newline 8
+view_seperator 8
+vision.patch_embed.proj.weight 6 3 2 2
+vision.patch_embed.proj.bias 6
+vision.pos_embed 1 4 6
+vision.attn_pool.latent 1 1 6
+"""
+    + layer_norms(
+        "vision.blocks.0.norm1 vision.blocks.0.norm2 vision.norm vision.attn_pool.norm", 6
+    )
+    + linear("vision.blocks.0.attn.qkv", 18, 6)
+    + linear("vision.blocks.0.attn.proj vision.attn_pool.q vision.attn_pool.proj", 6, 6)
+    + linear("vision.blocks.0.mlp.fc1 vision.attn_pool.mlp.fc1", 10, 6)
+    + linear("vision.blocks.0.mlp.fc2 vision.attn_pool.mlp.fc2", 6, 10)
+    + linear("vision.attn_pool.kv", 12, 6)
+)
 _ADAPTED = "((layers.*self_attn\\.(qkv|o)_proj)|(layers.*mlp\\.(gate_up|down)_proj))"
 PHI4MM_FIELDS: Config = GROUPED | {
     "tie_word_embeddings": True,
@@ -800,6 +825,68 @@ model.layers.*.self_attn.o_proj.weight 8 8
             + experts("model.layers.1.mlp", LLAMA_NAMES, "shared_experts", 10),
             16,
         )
+    ],
+    "deepseek_vl_v2": [
+        Case(
+            "deepseek-ai/DeepSeek-VL2 modeling_deepseek_vl_v2.py",
+            DEEPSEEK_VL2_FIELDS,
+            within("language", OUTSIDE + NORMS + ATTENTION + MLP)
+            + DEEPSEEK_VL2_VISION
+            + linear("projector.layers.0", 8, 24)
+            + linear("projector.layers.2", 8, 8),
+            32,
+        ),
+        Case(
+            "deepseek-ai/DeepSeek-VL2 modeling_deepseek.py",
+            DEEPSEEK_VL2_FIELDS
+            | {
+                "projector_config": {
+                    "input_dim": 6,
+                    "n_embed": 8,
+                    "projector_type": "mlp_gelu",
+                    "depth": 3,
+                    "token_pooling": True,
+                },
+                "language_config": KIMI_FIELDS["text_config"]
+                | {
+                    "model_type": "deepseek_v2",
+                    "first_k_dense_replace": 1,
+                    "topk_method": "noaux_tc",
+                    "n_routed_experts": 2,
+                    "num_experts_per_tok": 1,
+                    "n_shared_experts": 2,
+                    "moe_intermediate_size": 3,
+                },
+            },
+            within(
+                "language",
+                OUTSIDE
+                + NORMS
+                + KIMI_ATTENTION
+                + MLP.replace("*", "0")
+                + experts("model.layers.1.mlp.experts", LLAMA_NAMES, width=3)
+                + MLP.replace("*.mlp", "1.mlp.shared_experts")
+                + "model.layers.1.mlp.gate.weight 2 8\n",
+            )
+            + "buffer language.model.layers.1.mlp.gate.e_score_correction_bias 2\n"
+            + DEEPSEEK_VL2_VISION
+            + linear("projector.token_pooling_layer", 6, 24)
+            + linear("projector.layers.0", 8, 6)
+            + linear("projector.layers.2 projector.layers.4", 8, 8),
+            12,
+        ),
+        Case(
+            "deepseek-ai/DeepSeek-VL2 modeling_deepseek_vl_v2.py",
+            DEEPSEEK_VL2_FIELDS
+            | {
+                "projector_config": {"input_dim": 6, "n_embed": 8, "projector_type": "linear"},
+                "language_config": KIMI_FIELDS["text_config"] | {"first_k_dense_replace": 0},
+            },
+            within("language", OUTSIDE + NORMS + KIMI_ATTENTION + MLP)
+            + DEEPSEEK_VL2_VISION
+            + linear("projector.layers", 8, 6),
+            12,
+        ),
     ],
     "exaone": [
         Case(
@@ -1554,7 +1641,8 @@ transformer.h.*.mlp.down_proj.bias 8
 
 def listed(case: Case, kind: str = "") -> Shapes:
     """Names and shapes of the lines that begin with ``kind``, each of them once."""
-    fields = case.config.get("llm_config", case.config.get("text_config", case.config))
+    parts = ("llm_config", "text_config", "language_config")
+    fields = next((case.config[part] for part in parts if part in case.config), case.config)
     names = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_transformer_layers")
     every = ",".join(map(str, range(next(fields[name] for name in names if fields.get(name)))))
     shapes: Shapes = {}

@@ -261,6 +261,28 @@ COUNTS: dict[str, tuple[Config, int]] = {
         },
         7_818_448_896,
     ),
+    "deepseek-ai/deepseek-vl2-tiny": (
+        {
+            "model_type": "deepseek_vl_v2",
+            "projector_config": {"n_embed": 1280},
+            "vision_config": {"layers": 27, "mlp_ratio": 3.7362, "patch_size": 14, "width": 1152},
+            "language_config": {
+                "vocab_size": 129280,
+                "hidden_size": 1280,
+                "intermediate_size": 6848,
+                "moe_intermediate_size": 896,
+                "num_hidden_layers": 12,
+                "num_attention_heads": 10,
+                "num_key_value_heads": 10,
+                "first_k_dense_replace": 1,
+                "n_routed_experts": 64,
+                "n_shared_experts": 2,
+                "num_experts_per_tok": 6,
+                "use_mla": False,
+            },
+        },
+        3_370_501_440,
+    ),
     "microsoft/Phi-3.5-vision-instruct": (
         {
             "model_type": "phi3_v",
