@@ -144,6 +144,7 @@ REMOTE_TYPES: dict[str, ModelType] = {
     "kimi_vl": ModelType("image_text", by_class=True),
     "mimo": ModelType("remote_llama"),
     "minicpm": ModelType("remote_llama", gguf="minicpm"),
+    "minicpmv": ModelType("minicpmv", by_class=True),
     "minimax_m1": ModelType("minimax", same_as="minimax_text_01"),
     "minimax_text_01": ModelType("minimax"),
     "mixformer-sequential": ModelType("mixformer"),

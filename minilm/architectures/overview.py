@@ -47,7 +47,7 @@ def _overview(model_type: str) -> Overview:
     )
 
 
-# What some types have no default of: DeepSeek's, Gemma's, Granite's and Qwen-Omni's.
+# What some types have no default of: DeepSeek's, Gemma's, Granite's, Qwen-Omni's and MiniCPM-V's.
 _REQUIRED: dict[str, Any] = {
     "n_routed_experts": 8,
     "num_experts_per_tok": 2,
@@ -56,6 +56,7 @@ _REQUIRED: dict[str, Any] = {
     "moe_intermediate_size": 8,
     "downsample_rate": "4/8",
     "shared_expert_intermediate_size": 8,
+    "version": 2.6,
 }
 
 

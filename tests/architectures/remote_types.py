@@ -464,6 +464,38 @@ encoder.encoders.0.conv.ext_pw_conv_1d.bias 9
     + linear("audio_projection.speech.0 audio_projection.vision.0", 8, 12)
     + linear("audio_projection.speech.2 audio_projection.vision.2", 8, 8)
 )
+MINICPM_V_FIELDS: Config = GROUPED | {
+    "version": 2.6,
+    "query_num": 3,
+    "vision_config": {
+        "hidden_size": 6,
+        "intermediate_size": 5,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "patch_size": 2,
+        "image_size": 4,
+    },
+}
+MINICPM_V_TOWER = within(
+    "vpm",
+    "embeddings.patch_embedding.weight 6 3 2 2\nembeddings.patch_embedding.bias 6\n"
+    "embeddings.position_embedding.weight 4 6\n"
+    + layer_norms("encoder.layers.0.layer_norm1 encoder.layers.0.layer_norm2 post_layernorm", 6)
+    + linear("encoder.layers.0.self_attn.q_proj encoder.layers.0.self_attn.k_proj", 6, 6)
+    + linear("encoder.layers.0.self_attn.v_proj encoder.layers.0.self_attn.out_proj", 6, 6)
+    + linear("encoder.layers.0.mlp.fc1", 5, 6)
+    + linear("encoder.layers.0.mlp.fc2", 6, 5),
+)
+MINICPM_V_RESAMPLER = (
+    """
+resampler.query 3 8
+resampler.attn.in_proj_weight 24 8
+resampler.attn.in_proj_bias 24
+resampler.proj 8 8
+"""
+    + linear("resampler.attn.out_proj", 8, 8)
+    + layer_norms("resampler.ln_q resampler.ln_kv resampler.ln_post", 8)
+)
 DEEPSEEK_VL2_FIELDS: Config = {
     "tile_tag": "2D",
     "vision_config": {"width": 6, "layers": 1, "patch_size": 2, "image_size": 4, "mlp_ratio": 1.7},
@@ -1208,6 +1240,29 @@ mtp model.mtp_layers.0.mlp.down_proj.weight 8 6
             + GROUPED_ATTENTION
             + "model.layers.*.mlp.gate.weight 2 8"
             + experts("model.layers.*.mlp.experts", MIXTRAL_NAMES),
+            16,
+        ),
+    ],
+    "minicpmv": [
+        Case(
+            "openbmb/MiniCPM-V-2_6 modeling_minicpmv.py",
+            MINICPM_V_FIELDS,
+            within("llm", OUTSIDE + NORMS + GROUPED_ATTENTION + GROUPED_BIASES + MLP)
+            + MINICPM_V_TOWER
+            + MINICPM_V_RESAMPLER
+            + "resampler.kv_proj.weight 8 6\n",
+            16,
+        ),
+        Case(
+            "openbmb/MiniCPM-V-2_6 resampler.py",
+            MINICPM_V_FIELDS
+            | {
+                "version": "2.6",
+                "vision_config": {**MINICPM_V_FIELDS["vision_config"], "hidden_size": 8},
+            },
+            within("llm", OUTSIDE + NORMS + GROUPED_ATTENTION + GROUPED_BIASES + MLP)
+            + MINICPM_V_TOWER.replace(" 6", " 8")
+            + MINICPM_V_RESAMPLER,
             16,
         ),
     ],
