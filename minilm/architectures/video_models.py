@@ -74,6 +74,7 @@ _QWEN2_VL_TEXT = {
     "num_attention_heads": 64,
     "num_key_value_heads": 8,
     "max_position_embeddings": 32768,
+    "max_window_layers": 80,
 }
 _QWEN2_VL = Model(
     "qwen2_vl_text",
@@ -214,6 +215,7 @@ VIDEOS = {
             "num_attention_heads": 28,
             "num_key_value_heads": 4,
             "max_position_embeddings": 32768,
+            "sliding_window": 32768,
         },
         beside=_heard_by(sound_towers.qwen2_5_omni),
     ),

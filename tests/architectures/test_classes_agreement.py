@@ -139,6 +139,17 @@ def test_a_text_that_is_null_has_the_fields_that_it_has_there(
     assert_class_agrees(class_name, fields)
 
 
+@pytest.mark.parametrize("model_type", ["qwen2_5_omni_thinker", "qwen2_5_vl", "qwen2_vl"])
+def test_the_window_of_a_text_is_that_by_default(model_type: str) -> None:
+    fields = {"use_sliding_window": True, "num_hidden_layers": 90}
+    parsed = transformers.AutoConfig.for_model(model_type, text_config=fields).get_text_config()
+    layout = layout_of_class({"model_type": model_type, "text_config": fields})
+    assert layout is not None
+    windows = {kind.window: kind.layers.value(layout.symbols) for kind in layout.attention}
+    sliding = parsed.layer_types.count("sliding_attention")
+    assert windows == {parsed.sliding_window: sliding, 0: 90 - sliding}
+
+
 def test_a_table_of_no_token_types_is_there_where_it_is_there() -> None:
     for model_type, (classes, draw) in CLASS_DRAWS.items():
         if getattr(transformers.CONFIG_MAPPING[model_type], "type_vocab_size", None):
