@@ -2,8 +2,8 @@
 
 `video_models.py` declares the thinker and `vocoders.py` what makes a waveform. The talker is a decoder over
 codes of sound; Qwen3's has experts, and a smaller decoder that adds the finer codes. FLOPs and KV cache are
-those of a token of the thinker's. Names, shapes and defaults: huggingface/transformers
-`models/{qwen2_5_omni,qwen3_omni_moe}`.
+those of a token of the thinker's; all of the talker counts as active, as encoders do. Names, shapes and
+defaults: huggingface/transformers `models/{qwen2_5_omni,qwen3_omni_moe}`.
 """
 
 from __future__ import annotations

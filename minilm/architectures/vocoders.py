@@ -17,6 +17,7 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import (
     Config,
+    few,
     flag,
     layers,
     listed,
@@ -175,6 +176,7 @@ def _bigvgan(config: Config, name: str) -> Tensors:
         raise ConfigError("config.json: upsample_kernel_sizes", got, f"{len(rates)} sizes")
     kernels = sizes(config, "resblock_kernel_sizes", (3, 7, 11))
     dilations = listed(config, "resblock_dilation_sizes", ((1, 3, 5),) * 3)
+    few("resblock_kernel_sizes", len(kernels))
     kernels = kernels[: len(dilations)]
     wide = size(config, "upsample_initial_channel", 1536)
     tensors = [*matrix(f"{name}.conv_pre", (wide, size(config, "mel_dim", 80), 7))]

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import minilm
-from minilm.architectures import layout_of
+from minilm.architectures import layout_of, layout_of_class
 from minilm.architectures.model_types import MODEL_TYPES
 from minilm.costs.memory import kv_cache_elements
 from minilm.errors import ConfigError
@@ -346,6 +346,28 @@ COUNTS: dict[str, tuple[Config, int]] = {
         456_089_655_296,
     ),
 }
+
+
+OTHERS: list[tuple[str, Config]] = [
+    ("phi3_v", {"architectures": ["Phi3VForSequenceClassification"]}),
+    ("phi3_v", {"embd_layer": {}, "img_processor": CLIP_336 | {"model_name": "another"}}),
+    ("phi3_v", {"embd_layer": {}, "img_processor": None}),
+    ("phi4mm", {"architectures": ["Phi4MMForSequenceClassification"]}),
+    ("phi4mm", PHI4MM_FIELDS | {"embd_layer": {"image_embd_layer": {"projection_cls": "linear"}}}),
+    ("phi4mm", PHI4MM_FIELDS | {"speech_lora": {"r": 3, "layer": "qkv_proj"}}),
+    ("deepseek_vl_v2", {"architectures": ["DeepseekOCRForCausalLM"]}),
+    ("deepseek_vl_v2", {"tile_tag": "1D"}),
+    ("deepseek_vl_v2", {"vision_config": {"width": {"sam_vit_b": {"width": 768}}}}),
+    ("deepseek_vl_v2", {"vision_config": {"class_token": True}}),
+    ("minicpmv", {}),
+    ("minicpmv", {"version": 4.5}),
+    ("minicpmv", {"version": 2.6, "architectures": ["MiniCPMO"]}),
+]
+
+
+@pytest.mark.parametrize(("model_type", "fields"), OTHERS)
+def test_another_model_of_a_type_is_not_guessed(model_type: str, fields: Config) -> None:
+    assert layout_of_class({"model_type": model_type, **fields}) is None
 
 
 @pytest.mark.parametrize("name", COUNTS)
