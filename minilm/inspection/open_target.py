@@ -95,7 +95,7 @@ def _read_as(target: Target, model_type: str) -> Target:
     fields = {**target.hugging_face, "model_type": model_type}
     declared = hugging_face_target(target.name, fields)
     left_out = uncounted_parts(fields)
-    without = f"; {left_out} is not counted" if left_out else ""
+    without = f"; {left_out}: not counted" if left_out else ""
     note = f"read as {model_type}: config.json says {target.architecture}{without}"
     target = replace(
         target,

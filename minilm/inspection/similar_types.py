@@ -88,7 +88,7 @@ def uncounted_parts(config: Mapping[str, Any]) -> str:
     layout = layout_of_class(config)
     if layout is None or layout.count(components=(VISION, AUDIO)):
         return ""
-    return " nor ".join(
+    return " and ".join(
         name
         for name, value in config.items()
         if ("tower" in name and value)

@@ -278,8 +278,7 @@ def test_the_cache_of_a_picture_is_that_of_a_real_run(tmp_path: Path) -> None:
         config["text_config"] |= {"vocab_size": 11, "num_hidden_layers": 3}
         config["text_config"] |= {"cross_attention_layers": [1, 2]}  # its cache counts on the first
         config["vision_config"] |= {"num_channels": 3, "image_size": 8, "patch_size": 2}
-        tower = config["vision_config"]
-        tower["vision_output_dim"] = 2 * tower["hidden_size"]
+        config["vision_config"]["vision_output_dim"] = 2 * config["vision_config"]["hidden_size"]
         layout = layout_of_class(config)
         assert layout is not None
         model = build_class(class_name, config, "cpu").eval()

@@ -94,7 +94,7 @@ def test_a_tower_that_is_not_counted_is_told(
     assert offered
     for told, report in (
         (
-            f"config.json says novel; {name} is not counted",
+            f"config.json says novel; {name}: not counted",
             minilm.inspect(path, model_type="llama"),
         ),
         ("", minilm.inspect(novel(tmp_path, LLAMA), model_type="llama")),
