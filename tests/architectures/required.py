@@ -22,6 +22,13 @@ REQUIRED: dict[str, dict[str, Any]] = {
     },
     "qwen3_omni_moe": {"talker_config": {"text_config": {"shared_expert_intermediate_size": 768}}},
     "granite4_vision": {"downsample_rate": "4/8"},
+    "minicpmv": {"version": 2.6},
+    "qwen3_omni_moe": {
+        "talker_config": {
+            "spatial_merge_size": 2,
+            "text_config": {"shared_expert_intermediate_size": 768},
+        }
+    },
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}
     },

@@ -30,6 +30,7 @@ from tests.architectures.record import (
     drawn_class,
     tied_names,
 )
+from tests.architectures.required import REQUIRED
 
 transformers = pytest.importorskip(
     "transformers", reason="the extra 'transformers' is not installed"
@@ -58,7 +59,6 @@ UNBUILT = {
     "ReformerModelWithLMHead": "no decoder",
     "aya_vision": "heads that do not divide the tower's width",
     "chameleon": "no vocabulary_map",
-    "qwen3_omni_moe": "no shared_expert_intermediate_size",
     "cohere_compass": "rope_parameters of no kind of layer",
     "deepseek_ocr2": "no mlp_layer_types",
     "detr": "a network of timm's",
@@ -171,7 +171,7 @@ def test_the_defaults_are_the_architectures(model_type: str, class_name: str) ->
     reason = UNBUILT.get(class_name) or UNBUILT.get(model_type)
     if reason:
         pytest.skip(reason)
-    assert_class_agrees(class_name, {"model_type": model_type})
+    assert_class_agrees(class_name, {"model_type": model_type} | REQUIRED.get(model_type, {}))
 
 
 SAVED = {
