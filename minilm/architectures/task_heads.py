@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from reprlib import repr as shortened
 from typing import Any
 
-from minilm.architectures.config_fields import flag, is_whole_number, size
+from minilm.architectures.config_fields import flag, is_whole_number, size, size_or_null
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -208,7 +208,7 @@ def number_of_classes(config: Mapping[str, Any], default: int = 2) -> int:
     is_list = isinstance(labels, Mapping) and labels and all(map(is_whole_number, map(str, labels)))
     if labels is not None and not is_list:
         raise ConfigError("config.json: id2label", shortened(labels), "an object with the classes")
-    return size(config, "num_labels", default if labels is None else len(labels))
+    return size_or_null(config, "num_labels", default if labels is None else len(labels))
 
 
 def with_class(layout: Layout, config: Mapping[str, Any], heads: TaskHeads) -> Layout:
