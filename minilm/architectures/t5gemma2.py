@@ -15,7 +15,12 @@ from minilm.architectures.config_fields import Config, flag, sub_config
 from minilm.architectures.gemma import layout as gemma
 from minilm.architectures.joint_text import joined
 from minilm.architectures.seq2seq_kin import CLASSIFIED, with_score
-from minilm.architectures.task_heads import WITH_ENCODERS, class_name_of, undeclared_class
+from minilm.architectures.task_heads import (
+    class_name_of,
+    is_body,
+    whole_or_body,
+    without_prefix,
+)
 from minilm.architectures.towers import tower
 from minilm.architectures.vision_tower import Part, W, gain, in_numbers, once, projector
 from minilm.ledger import components
@@ -31,13 +36,19 @@ _HEAD, _END = "lm_head.out_proj.weight", "embed_tokens.eoi_embedding"
 
 
 def layout(config: Config) -> Layout:
-    """The tensors of T5Gemma2ForConditionalGeneration, or of its classifiers, for a config.json."""
+    """The tensors of T5Gemma2ForConditionalGeneration, its classifiers or its body for a config.json."""
     name = class_name_of(config)
     if name.endswith(CLASSIFIED):
         return with_score(_whole(config), config)
-    if name and not name.endswith(WITH_ENCODERS):
-        raise undeclared_class(config)
-    return _whole(config)
+    whole = whole_or_body(_whole(config), config)
+    return _bare(whole) if is_body(name) else whole
+
+
+def _bare(body: Layout) -> Layout:
+    """The body under its own names."""
+    tensors, buffers = (without_prefix(each, "model.") for each in (body.tensors, body.buffers))
+    ties = tuple((a.removeprefix("model."), b.removeprefix("model.")) for a, b in body.ties)
+    return replace(body, tensors=tensors, buffers=buffers, ties=ties)
 
 
 def _whole(config: Config) -> Layout:

@@ -47,7 +47,7 @@ _RENAMED = (
     ("view_seperator", "view_separator"),
     ("encoder.layer.", "layers."),
     ("encoder.layers.", "layers."),
-    ("model.encoder.", "model.encoder.text_model."),
+    ("encoder.", "encoder.text_model."),
     ("layer.", "model.layer."),
     ("encoder.relative_position_bias.", "shared_position_bias."),
     ("encoder.mid_position_embeddings", "encoder.interpolation.mid_position_embeddings"),

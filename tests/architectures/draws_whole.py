@@ -322,7 +322,7 @@ declare("diffusion_gemma", "DiffusionGemma", _diffusion_gemma, ("{}ForBlockDiffu
 declare("gemma4_unified", "Gemma4Unified", _gemma4_unified)
 declare("granite4_vision", "Granite4Vision", _granite4_vision)
 declare("step3p7", "Step3p7", _step3p7)
-declare("t5gemma2", "T5Gemma2", _t5gemma2)
+declare("t5gemma2", "T5Gemma2", _t5gemma2, (*WHOLE, "{}Model"))
 declare("udop", "Udop", _udop)
 _RETRIEVES = ("{}ForRetrieval",)
 declare("colmodernvbert", "ColModernVBert", _retriever("modernvbert"), _RETRIEVES)

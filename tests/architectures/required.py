@@ -20,7 +20,6 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "diffusion_gemma": {
         "text_config": {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 704}
     },
-    "qwen3_omni_moe": {"talker_config": {"text_config": {"shared_expert_intermediate_size": 768}}},
     "granite4_vision": {"downsample_rate": "4/8"},
     "minicpmv": {"version": 2.6},
     "qwen3_omni_moe": {

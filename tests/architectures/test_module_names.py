@@ -143,9 +143,10 @@ def test_the_head_over_maps_of_detr_is_verified(tmp_path: Path) -> None:
         ("gemma3", "Gemma3ForSequenceClassification"),
         ("hyperclovax_vision_v2", "HyperCLOVAXVisionV2ForConditionalGeneration"),
         ("t5gemma2", "T5Gemma2ForSequenceClassification"),
+        ("t5gemma2", "T5Gemma2Model"),
     ],
 )
-def test_heads_beside_the_text_are_verified(
+def test_classes_under_names_of_modules_are_verified(
     model_type: str, class_name: str, tmp_path: Path
 ) -> None:
     config = draw(model_type, class_name, 3)
