@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minilm.architectures.config_fields import Config, field_name, layers, size
+from minilm.architectures.config_fields import Config, field_name, layers, size, size_or_null
 from minilm.architectures.vision_tower import (
     Part,
     changed,
@@ -87,7 +87,7 @@ def glmasr(config: Config, name: str) -> Part:
     """Heads in groups, each with one key and value; together they need not be as wide as the tower."""
     part = whisper(config, name, _LLAMA)
     heads = size(config, "num_attention_heads", 20)
-    groups = size(config, "num_key_value_heads", heads)
+    groups = size_or_null(config, "num_key_value_heads", heads)
     each = size(config, "head_dim", max(1, part.symbols["a"] // heads))
     queries = a if heads * each == part.symbols["a"] else as_polynomial(heads * each)
     keys = queries if groups == heads else as_polynomial(groups * each)
