@@ -48,8 +48,9 @@ def _run(options: Arguments) -> int:
         size = 0 if options.prune.strip() == "0" else parse_bytes(options.prune, "--prune")
         for entry in prune(cache, size, with_copies=True):
             print(f"removed  {_line(entry)}")
-    if options.forget_tuning:
-        (cache / TUNING).unlink(missing_ok=True)
+    if options.forget_tuning and (cache / TUNING).is_file():
+        print(f"removed  {cache / TUNING}, {counted(count_choices(cache), 'choice')}")
+        (cache / TUNING).unlink()
     entries = read_entries(cache)
     copies = read_copies(cache)
     for entry in (*entries, *copies):

@@ -86,7 +86,7 @@ class Arguments:
     """With --chat: a file in Jinja, or plain; by default the model's own, else plain."""
     json: bool = False
     """Print a JSON object for each text instead of the text: with its tokens, the dtype of the last ones, and
-    in how many parts products are computed where that was measured, by shape and rows."""
+    what was measured: the way of each product, by shape and rows, and the dtype of attention, by texts."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "generate.py") -> int:

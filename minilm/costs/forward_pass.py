@@ -20,6 +20,22 @@ FLOAT32 = (
 )
 # On a CPU, minilm.model.attention uses two matrix products up to these contexts.
 EXPLICIT_UP_TO = {"float32": 128, "bfloat16": 512, "float16": 512}
+_BEFORE_SCORES = (
+    components.CONVOLUTION,
+    components.ATTENTION_NORM,
+    components.ATTENTION_QUERY,
+    components.ATTENTION_KEY,
+    components.ATTENTION_QK_NORM,
+)
+_IN_A_BLOCK = (
+    *_BEFORE_SCORES,
+    components.ATTENTION_VALUE,
+    components.ATTENTION_OUTPUT,
+    components.FEED_FORWARD_NORM,
+    components.FEED_FORWARD_GATE,
+    components.FEED_FORWARD_UP,
+    components.FEED_FORWARD_DOWN,
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +54,12 @@ class ForwardPass:
 
     def trains(self, component: str) -> bool:
         """Whether parameters of ``component`` are trained themselves."""
-        if component == components.CONVOLUTION and not self.config.convolution:
+        has = {
+            components.CONVOLUTION: self.config.convolution > 0,
+            components.ATTENTION_QK_NORM: self.config.qk_norm,
+            components.FEED_FORWARD_GATE: self.config.gated,
+        }
+        if not has.get(component, True):
             return False
         if component == components.LM_HEAD and self.config.tied_embeddings:
             component = components.TOKEN_EMBEDDING
@@ -55,6 +76,17 @@ class ForwardPass:
         names += [components.POSITION_EMBEDDING] if config.position == "learned" else []
         names += [components.NGRAM_EMBEDDING] if config.ngram > 1 else []
         return any(self.trains(name) for name in names)
+
+    @property
+    def block_trained(self) -> bool:
+        """Whether what leaves the first block has a gradient, whatever enters it."""
+        return any(self.reads(name) for name in _IN_A_BLOCK)
+
+    @property
+    def rotation_needed(self) -> bool:
+        """Whether queries or keys of any block have a gradient."""
+        later = self.config.num_layers > 1 and self.block_trained
+        return later or self.embedding_trained or any(map(self.reads, _BEFORE_SCORES))
 
     @property
     def width(self) -> int:
@@ -129,10 +161,13 @@ class ForwardPass:
         config = self.config
         return config.num_heads > 1 and (config.position == "rope" or config.qk_norm)
 
-    @property
-    def score_tensors(self) -> int:
-        """Saved tensors of the scores' size: the softmax; with dropout, the mask and the product too."""
-        return 3 if self.config.dropout else 1
+    def score_tensors(self, *, scores_flow: bool, values_flow: bool) -> int:
+        """Saved tensors of the scores' size: the softmax, with dropout the mask, for the scores' gradient.
+
+        And what the values are multiplied by, for theirs: the softmax, or with dropout another one.
+        """
+        dropout = bool(self.config.dropout)
+        return scores_flow * (1 + dropout) + (values_flow and (dropout or not scores_flow))
 
     @property
     def query_width(self) -> Polynomial:

@@ -46,10 +46,13 @@ def saved_tensors(forward: ForwardPass) -> Iterator[SavedTensor]:
     else:
         for tensor in _block(forward, ONE, flows=False):
             yield replace(tensor, where="first block")
-        yield from _block(forward, L - ONE, flows=True)
-    yield from _norm(forward, N, d, components.FINAL_NORM, ONE)
+        yield from _block(forward, L - ONE, flows=forward.block_trained)
+    flows = forward.embedding_trained or forward.block_trained
+    if flows or forward.trains(components.FINAL_NORM):
+        yield from _norm(forward, N, d, components.FINAL_NORM, ONE, flows=flows)
+        flows = True
     yield from _linear_inputs(forward, (components.LM_HEAD,), ONE)
-    yield from _matrices(forward, {components.LM_HEAD: (d, V)}, ONE, flows=True)
+    yield from _matrices(forward, {components.LM_HEAD: (d, V)}, ONE, flows=flows)
     if forward.device == "cpu":  # `loss_of_logits`
         yield SavedTensor("gradient of the logits", components.LM_HEAD, forward.width * N * V)
     else:
@@ -65,6 +68,7 @@ def _block(forward: ForwardPass, repeat: Polynomial, *, flows: bool) -> Iterator
         components.CONVOLUTION,
         components.ATTENTION_NORM,
         *_QUERY_KEY_VALUE,
+        components.ATTENTION_QK_NORM,
         components.ATTENTION_OUTPUT,
     )
     flows = flows or any(forward.reads(each) for each in attention)
@@ -97,10 +101,24 @@ def _attention_half(
         components.ATTENTION_VALUE: (d, forward.key_width),
     }
     yield from _matrices(forward, sides, repeat, flows=flows)
-    scores_flow = flows or any(forward.reads(each) for each in _QUERY_KEY_VALUE[:2])
-    flows = scores_flow or forward.reads(components.ATTENTION_VALUE)
+    query, key, value = (flows or forward.reads(each) for each in _QUERY_KEY_VALUE)
+    if config.qk_norm:
+        trained = forward.trains(components.ATTENTION_QK_NORM)
+        for heads, side_flows in ((h, query), (g, key)):
+            if side_flows or trained:
+                yield from _norm(
+                    forward,
+                    N * heads,
+                    k,
+                    components.ATTENTION_QK_NORM,
+                    repeat,
+                    forward.qk_norm_input,
+                    flows=side_flows,
+                )
+        query, key = query or trained, key or trained
+    flows = query or key or value
     if flows:
-        yield from _attention(forward, repeat, scores_flow=scores_flow)
+        yield from _attention(forward, repeat, query, key, value)
     elif forward.reads(components.ATTENTION_OUTPUT):
         size = width * N * forward.query_width
         yield SavedTensor("input", components.ATTENTION_OUTPUT, size, repeat)
@@ -175,7 +193,11 @@ def _embedding(forward: ForwardPass) -> Iterator[SavedTensor]:
             "dropout mask", components.TOKEN_EMBEDDING, forward.dropout_mask(N * d, FLOAT32)
         )
     # One table for all layers in float32; else queries and keys may each save a cast (below).
-    if forward.config.position == "rope" and not forward.rotation_is_cast:
+    if (
+        forward.config.position == "rope"
+        and not forward.rotation_is_cast
+        and forward.rotation_needed
+    ):
         yield SavedTensor("cosines and sines", components.ATTENTION_QUERY, FLOAT32 * T * k)
 
 
@@ -220,25 +242,24 @@ def _linear_inputs(
 
 
 def _attention(
-    forward: ForwardPass, repeat: Polynomial, *, scores_flow: bool
+    forward: ForwardPass, repeat: Polynomial, query_flows: bool, key_flows: bool, value_flows: bool
 ) -> Iterator[SavedTensor]:
-    """``scores_flow``: whether queries or keys have a gradient, not the values alone."""
+    """Which of queries, keys and values have a gradient: a product saves what the other's needs."""
     config, width = forward.config, forward.width
-    if config.qk_norm and scores_flow:
-        component = components.ATTENTION_QK_NORM
-        yield from _norm(forward, N * h, k, component, repeat, forward.qk_norm_input)
-        yield from _norm(forward, N * g, k, component, repeat, forward.qk_norm_input)
+    scores_flow = query_flows or key_flows
     if config.position == "rope" and forward.rotation_is_cast and scores_flow:
-        rotation = 2 * width * T * k
+        rotation = (query_flows + key_flows) * width * T * k
         yield SavedTensor("cosines and sines", components.ATTENTION_QUERY, rotation, repeat)
+    is_one_operation = forward.attention in ("fused", "at once")
+    needed = {"queries": key_flows, "keys": query_flows, "values": scores_flow}
     for tensor in _ATTENTION[forward.attention](forward):
         if tensor.name == "input" and not forward.reads(components.ATTENTION_OUTPUT):
             continue
-        if forward.attention == "fused" or scores_flow or tensor.name == "input":
+        if tensor.name == "scores":
+            count = forward.score_tensors(scores_flow=scores_flow, values_flow=value_flows)
+            yield replace(tensor, nbytes=count * tensor.nbytes, repeat=repeat)
+        elif is_one_operation or needed.get(tensor.name, True):
             yield replace(tensor, repeat=repeat)
-        elif tensor.name == "scores":  # only what the values are multiplied by
-            size = FLOAT32 if forward.attention == "math" else width
-            yield replace(tensor, nbytes=size * B * h * T * T, repeat=repeat)
 
 
 def _explicit_attention(forward: ForwardPass) -> Iterator[SavedTensor]:
@@ -257,8 +278,7 @@ def _two_products(forward: ForwardPass, kv_width: Polynomial) -> Iterator[SavedT
     yield SavedTensor("queries", components.ATTENTION_QUERY, width * N * forward.query_width)
     yield SavedTensor("keys", components.ATTENTION_KEY, width * N * kv_width)
     yield SavedTensor("values", components.ATTENTION_VALUE, width * N * kv_width)
-    scores = forward.score_tensors * width * B * h * T * T
-    yield SavedTensor("scores", components.ATTENTION_QUERY, scores)
+    yield SavedTensor("scores", components.ATTENTION_QUERY, width * B * h * T * T)
     yield SavedTensor("input", components.ATTENTION_OUTPUT, width * N * forward.query_width)
 
 
@@ -272,8 +292,7 @@ def _math_attention(forward: ForwardPass) -> Iterator[SavedTensor]:
         else forward.repeated_width(copied=forward.batch > 1)
     )
     yield SavedTensor("values", components.ATTENTION_VALUE, FLOAT32 * N * values)
-    scores = forward.score_tensors * FLOAT32 * B * h * T * T
-    yield SavedTensor("scores", components.ATTENTION_QUERY, scores)
+    yield SavedTensor("scores", components.ATTENTION_QUERY, FLOAT32 * B * h * T * T)
     yield SavedTensor("input", components.ATTENTION_OUTPUT, forward.width * N * forward.query_width)
 
 
@@ -322,6 +341,6 @@ def _feed_forward(
         yield SavedTensor("input", components.FEED_FORWARD_DOWN, width * N * hidden, repeat)
     sides = {components.FEED_FORWARD_DOWN: (hidden, d)}
     yield from _matrices(forward, sides, repeat, flows=flows, input_bytes=width)
-    if config.dropout:
+    if config.dropout and (flows or forward.reads(components.FEED_FORWARD_DOWN)):
         mask = forward.dropout_mask(N * d, width)
         yield SavedTensor("dropout mask", components.FEED_FORWARD_DOWN, mask, repeat)

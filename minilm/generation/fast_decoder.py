@@ -62,7 +62,7 @@ class FastDecoder:
         self.model, self.config, self.compiled = model, model.config, compiled
         self.device, self.dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
         self._embedding = model.embedding
-        self._attention = TokenAttention(model.config, self.dtype, self.device)
+        self._attention = TokenAttention(model.config.num_heads, self.dtype, self.device)
         with torch.no_grad():
             blocks = [
                 FastBlock(block, model.config, self._attention)  # type: ignore[arg-type]
@@ -85,9 +85,6 @@ class FastDecoder:
 
     def new_cache(self, sequences: int, max_length: int) -> KVCache:
         """An empty cache for that many sequences of at most ``max_length`` tokens."""
-        if self._tune and sequences <= TunedLinear.MAX_ROWS:
-            choose_ways(self._products(), sequences)
-            self._attention.choose(sequences)
         cache = KVCache(
             self.config,
             sequences,
@@ -99,6 +96,9 @@ class FastDecoder:
         if self.compiled:
             for tensor in cache.tensors():
                 torch._dynamo.mark_static_address(tensor)
+        if self._tune and sequences <= TunedLinear.MAX_ROWS:
+            choose_ways(self._products(), sequences)
+            self._attention.choose(cache)
         return cache
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:

@@ -18,7 +18,7 @@ from minilm.generation.unmodified import ModifiedModelError, check_unmodified
 from minilm.model.device import FEWEST_BFLOAT16_PARAMETERS
 from minilm.model.transformer import Transformer
 
-MOST_PARAMETERS = 200_000_000  # copies of more take seconds to make
+MOST_PARAMETERS = 200_000_000  # copies of more take seconds to make, and gigabytes
 TOKENS = 4  # of a text, each of which is a pass
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -40,7 +40,8 @@ def fastest_dtype(model: Transformer, by_rule: torch.dtype, texts: int = 1) -> t
 
     @functools.cache  # made in the first, slowest round, and only where it is measured
     def decoder(dtype: torch.dtype) -> FastDecoder:
-        return FastDecoder(copy.deepcopy(model).to(dtype), tune=True)
+        own = dtype == model.lm_head.weight.dtype
+        return FastDecoder(model if own else copy.deepcopy(model).to(dtype), tune=True)
 
     dtypes = {
         str(dtype).removeprefix("torch."): dtype

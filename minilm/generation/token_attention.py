@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minilm.config import ModelConfig
 from minilm.generation.tuning import choose
+from minilm.model.kv_cache import KVCache
 
 IN_FLOAT32 = "float32"
-KEYS = 128  # of the texts that are timed
+KEYS = 128  # that are timed, of caches that have so many
 
 
 class TokenAttention:
@@ -25,8 +25,8 @@ class TokenAttention:
     as fast as with the conversions on some processors, and as slow on others (docs/performance.md).
     """
 
-    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
-        self._config, self._dtype = config, dtype
+    def __init__(self, num_heads: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._num_heads, self._dtype = num_heads, dtype
         self._own = str(dtype).removeprefix("torch.")
         self._is_half_on_cpu = device.type == "cpu" and dtype != torch.float32
         self.chosen: dict[int, str] = {}  # by number of sequences
@@ -36,17 +36,19 @@ class TokenAttention:
             query, key, value = query.float(), key.float(), value.float()
         return F.scaled_dot_product_attention(query, key, value, mask).to(self._dtype)
 
-    def choose(self, sequences: int) -> None:
-        """In which dtype it is computed for so many, over keys and values of every layer in turn."""
+    def choose(self, cache: KVCache) -> None:
+        """In which dtype it is computed for as many texts, by the time that it takes over this cache."""
+        sequences = len(cache.lengths)
         if not self._is_half_on_cpu or sequences in self.chosen:
             return
-        config = self._config
-        g, k = config.num_kv_heads, config.head_dim
-        keys = min(KEYS, config.context_length)
-        query = torch.ones(sequences, g, config.num_heads // g, k, dtype=self._dtype)
-        # As a cache gives them: the first of its slots.
-        slots = torch.ones(config.num_layers, 2, sequences, g, 2 * keys, k, dtype=self._dtype)
-        layers = [(key, value) for key, value in slots[..., :keys, :]]
+        g, slots, k = cache.blocks[0].key.shape[1:]
+        keys, h = min(KEYS, slots), self._num_heads
+        query = torch.ones(sequences, g, h // g, k, dtype=self._dtype)
+
+        layers = [(block.key[:, :, :keys], block.value[:, :, :keys]) for block in cache.blocks]
+        for key, value in layers:  # what was never written is in no memory yet
+            key.zero_()
+            value.zero_()
 
         def run(name: str) -> None:
             self.chosen[sequences] = name
@@ -54,8 +56,8 @@ class TokenAttention:
                 self(query, key, value, None)
 
         question = (
-            f"attention of a token of {sequences} texts, {config.num_layers} layers of {config.num_heads} "
-            f"and {g} heads of {k}, {keys} keys, {self._dtype}"
+            f"attention of a token of {sequences} texts, {len(layers)} layers of {h} and {g} heads of {k}, "
+            f"{keys} keys, {self._dtype}"
         )
         ways = [(name, partial(run, name)) for name in (IN_FLOAT32, self._own)]
         self.chosen[sequences] = choose(question, ways)

@@ -59,7 +59,7 @@ def choose(
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_bytes(path, text.encode())
         except OSError as error:
-            _note_unwritten(str(files.error_about(path, error)))
+            _note_unwritten(f"{path}: {error.strerror}")
     return name
 
 

@@ -100,6 +100,9 @@ def main(arguments: Sequence[str]) -> int:
         if not path.is_file():
             print(f"error: {path}: no such file, expected a text and a checkout", file=sys.stderr)
             return 2
+    if options.peer is None and options.only == ["default_text"]:
+        print("error: --peer: missing, expected for default_text", file=sys.stderr)
+        return 2
     if options.repeats < 1:
         print("error: --repeats: expected at least 1", file=sys.stderr)
         return 2

@@ -182,6 +182,14 @@ def test_a_folder_that_is_no_checkout_is_told_before_anything_runs(
     assert capsys.readouterr().err == expected
 
 
+def test_a_comparison_with_nobody_is_told_before_anything_runs(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training, "Bench", None)
+    assert training.main(["--data", str(text_file), "--only", "default_text"]) == 2
+    assert capsys.readouterr().err == "error: --peer: missing, expected for default_text\n"
+
+
 def test_what_was_measured_before_a_failure_is_in_the_file(
     text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

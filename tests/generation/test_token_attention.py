@@ -59,7 +59,7 @@ def test_it_is_computed_in_the_dtype_that_was_chosen(
     tokens = torch.randint(1, 48, (2, 5), generator=torch.Generator().manual_seed(0))
     cache = decoder.new_cache(2, 8)
     decoder(tokens[:, :4], cache)
-    # Each way is timed over keys of every layer.
+    # Each way is timed over the cache of every layer.
     layers = model.config.num_layers
     assert attended_in == ([] if number is None else [torch.float32] * layers + [dtype] * layers)
     attended_in.clear()

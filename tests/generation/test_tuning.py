@@ -95,7 +95,10 @@ def test_a_file_that_cannot_be_written_is_told_once(
     tuning._note_unwritten.cache_clear()
     for _ in range(2):
         tuning.choose("q", [("usual", clock.work(2.0)), ("other", clock.work(1.0))])
-    assert [record.getMessage().count(tuning.TUNING) for record in caplog.records] == [1]
+    reason = f"{tmp_path / 'cache' / tuning.TUNING}: Is a directory"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"note: what is fastest here is measured anew each time: {reason}"
+    ]
 
 
 def test_without_a_folder_to_write_it_is_measured_each_time(

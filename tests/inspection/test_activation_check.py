@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from dataclasses import replace
 from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
@@ -153,6 +154,55 @@ def test_what_is_saved_follows_from_what_is_trained(options: dict, trained: Trai
         )
         assert measurement is not None
         assert measurement.saved == measurement.predicted
+
+
+_FREEZABLE = (
+    *(components.TOKEN_EMBEDDING, components.ATTENTION_NORM, components.ATTENTION_QUERY),
+    *(components.ATTENTION_KEY, components.ATTENTION_VALUE, components.ATTENTION_OUTPUT),
+    *(components.FEED_FORWARD_NORM, components.FEED_FORWARD_UP, components.FEED_FORWARD_DOWN),
+    *(components.FINAL_NORM, components.LM_HEAD),
+)
+
+
+@pytest.mark.filterwarnings(NO_FUSED_NORM)
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_is_frozen(seed: int) -> None:
+    """A product saves what the gradient of its other side needs, which in the first block may have none."""
+    random = Random(seed)
+    norm = random.choice(["layernorm", "rmsnorm"])
+    config = replace(
+        SMALL,
+        num_layers=random.choice([1, 2]),
+        num_kv_heads=random.choice([1, SMALL.num_heads]),
+        dropout=random.choice([0, 0.1]),
+        qk_norm=random.random() < 0.4,
+        position=random.choice(["rope", "learned"]),
+        norm=norm,
+        norm_bias=norm == "layernorm",
+        sliding_window=random.choice([0, 5]),
+        convolution=random.choice([0, 2]),
+        feed_forward=random.choice(["gelu", "swiglu"]),
+    )
+    optional = {
+        components.ATTENTION_QK_NORM: config.qk_norm,
+        components.CONVOLUTION: config.convolution > 0,
+        components.FEED_FORWARD_GATE: config.feed_forward == "swiglu",
+        components.POSITION_EMBEDDING: config.position == "learned",
+    }
+    there = [*_FREEZABLE, *(each for each, is_there in optional.items() if is_there)]
+    share = random.choice([0.4, 0.8])
+    trained_one = random.choice(there)
+    frozen = {each for each in there if each != trained_one and random.random() < share}
+    measurement = check_activations(
+        config,
+        batch=random.choice([1, 2]),
+        context=random.choice([3, 32, 200]),
+        dtype=random.choice(["float32", "bfloat16"]),
+        device="cpu",
+        trained=Trained(frozenset(frozen)),
+    )
+    assert measurement is not None
+    assert measurement.saved == measurement.predicted
 
 
 @pytest.mark.filterwarnings(NO_FUSED_NORM)
