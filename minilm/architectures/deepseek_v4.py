@@ -37,6 +37,7 @@ from minilm.architectures.config_fields import (
     flag,
     layers,
     size,
+    size_or_null,
     sub_config,
     whole_number,
 )
@@ -130,7 +131,7 @@ def _layer_kinds(config: Mapping[str, Any], num_layers: int) -> list[str]:
 def _rate(config: Mapping[str, Any], kind: str) -> int:
     names = {_SPARSE: ("compress_rate_csa", 4), _HEAVY: ("compress_rate_hca", 128)}
     name, default = names[kind]
-    return size(config, name, size(sub_config(config, "compress_rates"), kind, default))
+    return size_or_null(config, name, size(sub_config(config, "compress_rates"), kind, default))
 
 
 def _attention_kinds(config: Mapping[str, Any], kinds: Sequence[str]) -> tuple[AttentionSpec, ...]:

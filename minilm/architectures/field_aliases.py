@@ -27,6 +27,10 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
         "pegasus_x plbart speech_to_text table-transformer whisper",
         _ENCODER,
     ),
+    (
+        "rt_detr",
+        {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"},
+    ),
     ("seamless_m4t seamless_m4t_v2", _DECODER),
     ("trocr", {"hidden_size": "d_model", **_DECODER}),
     (
