@@ -127,7 +127,8 @@ def _with_adapters(tensors: Tensors, config: Config, whole: Layout) -> Tensors:
             continue
         lora = sub_config(config, f"{kind}_lora")
         where = str(lora.get("layer", ""))
-        if "(qkv|o)_proj" not in where or "(gate_up|down)_proj" not in where:
+        attention = ("(qkv|o)_proj", "(qkv_proj|o_proj)")  # a file's expression is never run
+        if not any(each in where for each in attention) or "(gate_up|down)_proj" not in where:
             expected = "qkv|o and gate_up|down, as published"
             raise UndeclaredClassError(f"config.json: {kind}_lora", shortened(where), expected)
         ranks[kind] = size(lora, "r")

@@ -238,29 +238,29 @@ def _read_module(target: Target, live: bool) -> tuple[ModuleContents | None, str
     return read_module(module), "the module is transformers' own, compared by its total"
 
 
-def _undeclared_part(target: Target) -> str:
-    """The field of config.json whose value is not declared, with that; empty where it is the class itself."""
-    if target.architecture not in MODEL_TYPES:
-        return ""
+def _undeclared_part(target: Target) -> tuple[str, str]:
+    """What is not declared of a declared type, and what would be: a class, or a field of config.json."""
+    class_name = class_name_of(target.hugging_face) or "a part"
+    whole = (class_name, "a class whose parts are declared")
     try:
         layout_of(target.hugging_face)
     except UndeclaredClassError as error:
         field = str(error.where).removeprefix("config.json: ")
-        return "" if field == "architectures" else f"{field} {error.got}"
-    return ""
+        return whole if field == "architectures" else (f"{field} {error.got}", error.expected)
+    return whole
 
 
 def _no_witness(target: Target, may_be_live: bool) -> FormatError:
     remedy = "name its weights, which are counted without a formula"
     if may_be_live:
         remedy += ", or add --live where transformers is installed"
-    part = _undeclared_part(target)
+    is_declared = target.architecture in MODEL_TYPES
+    part, expected = _undeclared_part(target) if is_declared else ("", "")
     if "text_config" in target.hugging_face and not part.startswith("text_config"):
         remedy = "save its text_config as a config.json to count the text alone; or " + remedy
-    if target.architecture in MODEL_TYPES:
-        class_name = class_name_of(target.hugging_face) or "a part"
-        what = f"{part or class_name} of model_type {target.architecture!r} without weights"
-        return FormatError(target.name, what, "a class whose parts are declared", remedy)
+    if is_declared:
+        what = f"{part} of model_type {target.architecture!r} without weights"
+        return FormatError(target.name, what, expected, remedy)
     offer = similar_types.advice(target.hugging_face)
     model_type = target.hugging_face.get("model_type")
     named = "no model_type" if model_type is None else f"model_type {model_type!r}"

@@ -522,9 +522,10 @@ vision.attn_pool.latent 1 1 6
     + linear("vision.attn_pool.kv", 12, 6)
 )
 _ADAPTED = "((layers.*self_attn\\.(qkv|o)_proj)|(layers.*mlp\\.(gate_up|down)_proj))"
+_ADAPTED_BY_VISION = "layers.*((self_attn\\.(qkv_proj|o_proj))|(mlp\\.(gate_up|down)_proj))"
 PHI4MM_FIELDS: Config = GROUPED | {
     "tie_word_embeddings": True,
-    "vision_lora": {"r": 2, "layer": _ADAPTED},
+    "vision_lora": {"r": 2, "layer": _ADAPTED_BY_VISION},
     "speech_lora": {"r": 3, "layer": _ADAPTED},
     "embd_layer": {
         "image_embd_layer": {
