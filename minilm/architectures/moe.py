@@ -21,7 +21,7 @@ from minilm.architectures.building_blocks import (
     linear,
     m,
 )
-from minilm.architectures.config_fields import field_name, size, whole_number
+from minilm.architectures.config_fields import field_name, size, size_or_null, whole_number
 from minilm.errors import ConfigError
 from minilm.ledger import components
 from minilm.ledger.layout import Layout, Role, Tensor
@@ -48,7 +48,7 @@ def read_experts(
     experts = size(config, total, defaults[0])
     symbols = {
         "E": experts,
-        "e": size(config, active, defaults[1] or experts),
+        "e": size_or_null(config, active, defaults[1] or experts),
         "m": size(config, width, defaults[2]),
     }
     if symbols["E"] * layers > LARGEST_EXPERT_COUNT:
