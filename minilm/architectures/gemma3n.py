@@ -31,6 +31,7 @@ from minilm.architectures.building_blocks import (
 )
 from minilm.architectures.config_fields import (
     flag,
+    is_version_4,
     is_whole_number,
     layers,
     optional_size,
@@ -106,7 +107,7 @@ def _gemma3n(config: Mapping[str, Any]) -> Layout:
         _GEMMA3N,
         heads,
         *_norms(),
-        *_attention(config, parts, num_layers),
+        *_attention(config, parts, num_layers, all_keys=is_version_4(config)),
         *_feed_forwards(widths),
         *_altup(),
         *_per_layer_block(),
@@ -201,8 +202,12 @@ def _attention(
     num_layers: int,
     *,
     same_keys: bool = False,
+    all_keys: bool = False,
 ) -> tuple[Tensor, ...]:
-    """With ``same_keys`` full attention takes its keys as values."""
+    """With ``same_keys`` full attention takes its keys as values.
+
+    With ``all_keys`` layers that share those of others have matrices for their own too, which nothing reads.
+    """
     bias = flag(config, "attention_bias", False)
     tensors: list[Tensor] = []
     for part in parts:
@@ -233,7 +238,7 @@ def _attention(
         keys = part.groups * part.width
         tensors += matrix("q_proj", h * part.width, d, components.ATTENTION_QUERY)
         tensors += head_norm("q_norm")
-        if part.own:
+        if part.own or all_keys:
             tensors += matrix("k_proj", keys, d, components.ATTENTION_KEY)
             tensors += head_norm("k_norm")
             if not same_keys or part.kind == _KINDS[0]:

@@ -34,7 +34,9 @@ _TOWER = "mobilenetv5_300m_enc"
 
 def layout(config: Config) -> Layout:
     """The tensors of Gemma3nForConditionalGeneration for a config.json."""
-    fields = {**sub_config(config, "text_config"), "model_type": "gemma3n_text"}
+    version = config.get("transformers_version")
+    text_config = {"transformers_version": version, **sub_config(config, "text_config")}
+    fields = {**text_config, "model_type": "gemma3n_text"}
     text = text_layout({**fields, "tie_word_embeddings": is_tied_as_a_whole(config, True)})
     vision, audio = sub_config(config, "vision_config"), sub_config(config, "audio_config")
     kind = vision.get("architecture", _TOWER)
