@@ -8,7 +8,7 @@ which: MODEL_FOR_*_MAPPING_NAMES in huggingface/transformers `models/auto/modeli
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from reprlib import repr as shortened
 from typing import Any
@@ -317,10 +317,12 @@ def without_cache(layout: Layout) -> Layout:
     return replace(layout, attention=attention)
 
 
-def without_head(layout: Layout) -> Layout:
+def without_head(
+    layout: Layout, head_components: Collection[str] = (components.LM_HEAD,)
+) -> Layout:
     """The body alone, with the ties of its own tensors."""
-    body = tuple(t for t in layout.tensors if t.component != components.LM_HEAD)
-    heads = {t.name for t in layout.tensors if t.component == components.LM_HEAD}
+    body = tuple(t for t in layout.tensors if t.component not in head_components)
+    heads = {t.name for t in layout.tensors if t.component in head_components}
     ties = tuple(
         pair
         for pair in layout.ties

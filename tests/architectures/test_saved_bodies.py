@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,30 @@ def test_a_body_alone(model_type: str, class_name: str, named: bool, tmp_path: P
     for seed in (1, 2):
         folder = tmp_path / str(seed)
         assert_verified(folder, class_name, drawn(model_type, seed), named=named)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name"),
+    [
+        ("llama", "LlamaForQuestionAnswering"),
+        ("qwen2", "Qwen2ForTokenClassification"),
+        ("qwen3", "Qwen3ForCausalLM"),
+        ("qwen3", "Qwen3ForSequenceClassification"),
+    ],
+)
+def test_the_body_of_the_class_that_its_config_names(
+    model_type: str, class_name: str, tmp_path: Path
+) -> None:
+    config = drawn(model_type) | {"architectures": [class_name]}
+    model = build_class(class_name, config, "cpu")
+    model.save_pretrained(tmp_path / "whole")
+    model.base_model.save_pretrained(tmp_path)
+    shutil.copy(tmp_path / "whole" / "config.json", tmp_path)
+    report = minilm.inspect(tmp_path)
+    assert report.verified, report.mismatches
+    total = sum(parameter.numel() for parameter in model.base_model.parameters())
+    assert report.witnesses.formula == report.parameters.total == total
+    assert any("the body alone, without the head" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("named", [True, False])
