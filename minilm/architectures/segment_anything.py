@@ -11,6 +11,7 @@ from minilm.architectures.config_fields import (
     Config,
     flag,
     head_width,
+    is_version_4,
     layers,
     quotient,
     size,
@@ -46,17 +47,22 @@ def layout(config: Config) -> Layout:
     """The tensors of SamModel for a config.json."""
     class_ending(config, ("Model",))
     vision = sub_config(config, "vision_config")
-    tied = flag(config, "tie_word_embeddings", True)
+    are_buffers = is_version_4(
+        config
+    )  # in transformers 4 the random matrix of positions is no parameter
+    tied = flag(config, "tie_word_embeddings", True) and not are_buffers
     names = (_POSITIONS,) if tied else (_POSITIONS, _POSITIONS_AGAIN)
-    positions = (2, size(vision, "num_pos_feats", 128))
+    width = size(vision, "num_pos_feats", 128)
+    positions = tuple(parameter(name, (2, width), _PROMPTS) for name in names)
     whole = joined(
-        *(parameter(name, positions, _PROMPTS) for name in names),
+        *(() if are_buffers else positions),
         sam_tower(with_ratio(vision), "vision_encoder"),
         under("prompt_encoder.", _prompts(sub_config(config, "prompt_encoder_config"))),
         under("mask_decoder.", _masks(sub_config(config, "mask_decoder_config"))),
     )
     ties = ((_POSITIONS_AGAIN, _POSITIONS),) if tied else ()
-    return Layout(config["model_type"], whole.tensors, whole.symbols, ties)
+    buffers = joined(*positions).tensors if are_buffers else ()
+    return Layout(config["model_type"], whole.tensors, whole.symbols, ties, buffers=buffers)
 
 
 def _prompts(config: Config) -> Part:

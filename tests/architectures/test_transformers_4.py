@@ -25,6 +25,7 @@ VERSION_4: dict[str, tuple[str, dict[str, Any], int]] = {
         {"vocab_size": 50, "hidden_size": 8, "num_attention_heads": 2, "dim_head": 4, "dim_ff": 12},
         38_808,
     ),
+    "SamModel": ("sam", {}, 93_735_472),  # the positions are a buffer, of 2 x 128 numbers
     "LukeForMaskedLM": (
         "luke",
         {
