@@ -22,9 +22,8 @@ from minilm.inspection.sharing import sharing_note, sharing_of
 from minilm.inspection.trained_part import trained_part
 from minilm.inspection.witnesses import Evidence, gather_evidence
 from minilm.ledger.approximation import textbook
-from minilm.ledger.components import POSITION_EMBEDDING
+from minilm.ledger.components import MIXER_DECAY, MIXER_GATES, POSITION_EMBEDDING
 from minilm.ledger.layout import Layout
-from minilm.ledger.symbols import ZERO
 from minilm.quantization.logical_tensors import LogicalTensors, summary
 
 if TYPE_CHECKING:
@@ -191,7 +190,9 @@ def _experts_note(target: Target) -> tuple[str, ...]:
 
 
 def _recurrence_note(layout: Layout | None) -> tuple[str, ...]:
-    if layout is None or layout.state == ZERO:
+    # A convolution keeps inputs too, and its products are counted.
+    recurrent = {MIXER_DECAY, MIXER_GATES}
+    if layout is None or recurrent.isdisjoint(tensor.component for tensor in layout.tensors):
         return ()
     return ("FLOPs are without the recurrence itself: what a scan takes depends on its kernel",)
 
