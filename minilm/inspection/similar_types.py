@@ -70,9 +70,22 @@ def advice(config: Mapping[str, Any]) -> str:
         return ""
     first, *others = similar
     more = f", and of {counted(len(others), 'other type')}" if others else ""
-    left_out = uncounted_parts({**config, "model_type": first})
+    offered = {**config, "model_type": first}
+    left_out, unread = uncounted_parts(offered), " and ".join(_unread_sizes(offered))
     without = f", which does not count {left_out}" if left_out else ""
+    without += f"; {unread} would mean nothing there" if unread else ""
     return f"its fields are those of {first}{more}; inspect with --as {first}{without}"
+
+
+def _unread_sizes(config: Mapping[str, Any]) -> list[str]:
+    """The whole numbers of ``config`` that matter to nothing of its type: the model may have more parts."""
+    layout = _layout(config)
+    return [
+        name
+        for name, value in config.items()
+        if type(value) is int and value > 1 and not name.endswith(("_id", "_index", "_seed"))
+        if name not in _SAYS_LITTLE and all(_layout(c) == layout for c in _changes(config, name))
+    ]
 
 
 def _is_declared_class(config: Mapping[str, Any], model_type: str) -> bool:

@@ -103,6 +103,17 @@ def test_a_tower_that_is_not_counted_is_told(
     assert main([str(path), "--as", offered[1]]) == 0
 
 
+def test_sizes_that_the_offered_type_has_not_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Phi-4-mini-flash has state-space layers between those of Llama's fields."""
+    told = {"mb_per_layer": 2, "mamba_d_state": 16}
+    path = novel(tmp_path, LLAMA | told | {"eos_token_id": 5, "use_cache": True})
+    assert main([str(path)]) == 2
+    said = "inspect with --as llama; mb_per_layer and mamba_d_state would mean nothing there; or"
+    assert said in capsys.readouterr().err
+
+
 def test_no_type_is_offered_of_which_the_class_is_not_declared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
