@@ -64,7 +64,7 @@ agree: .venv/installed
 	@$(if $(filter latest,$(TRANSFORMERS)),$(BIN)/python -m pip install --upgrade transformers)
 	@echo "Models of transformers that are not declared:"
 	@$(BIN)/python scripts/tools/declare.py
-	@echo "Small saved models of every type of four mappings, declared or not:"
+	@echo "Small saved models of every type of nine mappings, declared or not:"
 	@$(BIN)/python -m tests.architectures.saved_folders 2>/dev/null
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal tests/architectures \
 		tests/formats/test_gguf.py tests/values/test_gguf_blocks.py tests/model/test_stock_architecture.py tests/interop

@@ -19,7 +19,7 @@ from minilm.architectures.task_heads import (
 from minilm.errors import ConfigError
 from minilm.ledger.layout import Layout
 
-_PART = re.compile(r"(Text|Vision|Audio)Model(WithProjection)?\Z")
+_PART = re.compile(r"(Text|Vision|Audio)Model(?:WithProjection)?\Z|(Text)For\w+\Z")
 
 
 def foreign_fields(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -51,9 +51,14 @@ def layout_of(config: Mapping[str, Any]) -> Layout:
 def layout_of_class(config: Mapping[str, Any]) -> Layout | None:
     """`layout_of` as the class that `architectures` names; None for one that is not declared."""
     entry = MODEL_TYPES[config["model_type"]]
-    part = _PART.search(class_name_of(config))
-    if part and not config["model_type"].removesuffix("_model").endswith(part[1].lower()):
-        return _layout_of_part(config, part[1].lower())
+    named = class_name_of(config)
+    if found := _PART.search(named):
+        part = (found[1] or found[2]).lower()
+        if not config["model_type"].removesuffix("_model").endswith(part):
+            return _layout_of_part(config, part)
+    is_text = named.endswith(CAUSAL) and "text_config" in config and not entry.text_of
+    if is_text and _type_of_part(config, "text"):  # as Gemma3ForCausalLM
+        return _layout_of_part(config, "text")
     try:
         layout = layout_of(config)
     except UndeclaredClassError:
@@ -67,13 +72,17 @@ def layout_of_class(config: Mapping[str, Any]) -> Layout | None:
 
 def _layout_of_part(config: Mapping[str, Any], part: str) -> Layout | None:
     """That of one tower or of the text, as its class is loaded from a whole model's config.json."""
-    names = (f"{config['model_type']}_{part}_model", f"{config['model_type']}_{part}")
-    kind = next((name for name in names if name in MODEL_TYPES), None)
+    kind = _type_of_part(config, part)
     if kind is None:
         return None
     fields = sub_config(config, f"{part}_config", kind)
     own = {"model_type": kind, "architectures": config["architectures"]}
     return layout_of_class({**fields, **own})
+
+
+def _type_of_part(config: Mapping[str, Any], part: str) -> str | None:
+    names = (f"{config['model_type']}_{part}_model", f"{config['model_type']}_{part}")
+    return next((name for name in names if name in MODEL_TYPES), None)
 
 
 def is_whole(entry: ModelType, config: Mapping[str, Any]) -> bool:

@@ -88,7 +88,7 @@ def _count_declared(
             mtp_elements=mtp,
             vocabulary=vocabulary_size(target.folder, target.header),
         ),
-        notes=(*_halves_notes(file), *_ignored_notes(file)) if file else (),
+        notes=(*_halves_notes(file), *_ignored_notes(file), *_mtp_notes(file)) if file else (),
     )
 
 
@@ -118,7 +118,7 @@ def _count_file(target: Target, file: ClassifiedTensors, module: ModuleContents 
             ),
             mtp_elements=_elements(file.mtp.values()),
         ),
-        notes=(*_uncounted_notes(file), *_undeclared_notes(target, active)),
+        notes=(*_halves_notes(file), *_mtp_notes(file), *_undeclared_notes(target, active)),
     )
 
 
@@ -168,6 +168,13 @@ def _halves_notes(file: ClassifiedTensors) -> tuple[str, ...]:
     )
 
 
+def _mtp_notes(file: ClassifiedTensors) -> tuple[str, ...]:
+    if not file.mtp:
+        return ()
+    elements = _elements(file.mtp.values())
+    return (f"next-token (MTP) modules of {elements:,} parameters are not counted",)
+
+
 def _ignored_notes(file: ClassifiedTensors) -> tuple[str, ...]:
     if not file.ignored:
         return ()
@@ -180,16 +187,6 @@ def _ignored_notes(file: ClassifiedTensors) -> tuple[str, ...]:
     name = short_repr(next(iter(file.ignored.values())).name)
     more = "" if number == 1 else ", ..."
     return (f"{tensors} that transformers does not load ({name}{more}): not counted",)
-
-
-def _uncounted_notes(file: ClassifiedTensors) -> tuple[str, ...]:
-    """What a file holds beside the parameters that are counted."""
-    notes = [*_halves_notes(file)]
-    if file.mtp:
-        notes.append(
-            f"next-token (MTP) modules of {_elements(file.mtp.values()):,} parameters are not counted"
-        )
-    return tuple(notes)
 
 
 def _undeclared_notes(target: Target, active: int | None) -> tuple[str, ...]:

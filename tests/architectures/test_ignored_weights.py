@@ -88,6 +88,7 @@ def test_a_layer_that_only_transformers_numbers_is_a_next_token_module(tmp_path:
     assert report.verified, report.mismatches
     counts = {each.name: each.count for each in report.conventions}
     assert counts["with MTP"] == counts["total"] + 30
+    assert "next-token (MTP) modules of 30 parameters are not counted" in report.notes
 
 
 def test_another_type_s_are_told(tmp_path: Path) -> None:
