@@ -17,6 +17,7 @@ from minilm.generation.tuning import choose
 CACHE_BYTES = 2**27  # more than a processor's caches hold
 AS_TORCH_DOES = "linear"
 AS_VECTOR = "vector"
+PACKED = "packed"
 
 
 class TunedLinear:
@@ -24,7 +25,8 @@ class TunedLinear:
 
     On a CPU, torch gives a product of few rows to one thread. Split into parts of its outputs it goes to all
     threads, by another implementation: twice as fast on some processors, half as fast on others. One row in
-    16 bits is a vector for which torch has a kernel of its own (docs/performance.md).
+    16 bits is a vector for which torch has a kernel of its own. In bfloat16 oneDNN may multiply by a copy of
+    the matrix in its own order, to the same bits (docs/performance.md).
     """
 
     MAX_ROWS = 32
@@ -33,6 +35,7 @@ class TunedLinear:
         self.weight, self.bias = weight, bias
         self._ways = self._all_ways()
         self.chosen: dict[int, str] = {}  # the names of ways, by number of rows
+        self._packed: dict[int, Tensor] = {}  # the matrix in oneDNN's order, by number of rows
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.computed(x, self.chosen.get(x.shape[0], AS_TORCH_DOES))
@@ -45,11 +48,19 @@ class TunedLinear:
         """In one of the `ways`."""
         return self._ways[way](x)
 
+    def choose(self, rows: int, way: str) -> None:
+        """Compute products of so many rows in one of the `ways` from now on."""
+        self.chosen[rows] = way
+        if way != PACKED:
+            self._packed.pop(rows, None)
+
     def _all_ways(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """In parts: two a thread or one, where there are so many outputs."""
         ways: dict[str, Callable[[Tensor], Tensor]] = {AS_TORCH_DOES: self._linear}
         if self.weight.device.type != "cpu":
             return ways
+        if self.weight.dtype == torch.bfloat16 and packs_bfloat16():
+            ways[PACKED] = self._by_packed
         if self.weight.dtype != torch.float32:
             return ways | {AS_VECTOR: self._vector}
         threads = max(2, torch.get_num_threads())
@@ -64,6 +75,15 @@ class TunedLinear:
         if self.bias is None:
             return torch.mv(self.weight, row).view(1, -1)
         return torch.addmv(self.bias, self.weight, row).view(1, -1)
+
+    def _by_packed(self, x: Tensor) -> Tensor:
+        rows = x.shape[0]
+        if rows not in self._packed:
+            self._packed[rows] = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._packed[rows], self.bias, "none", [], ""
+        )
+        return product
 
     def _in_parts(self, parts: int, x: Tensor) -> Tensor:
         weight, bias, m = self.weight, self.bias, x.shape[0]
@@ -80,6 +100,13 @@ class TunedLinear:
         # The outputs that do not divide are a product of their own.
         remainder = F.linear(x, weight[split:], None if bias is None else bias[split:])
         return torch.cat((y, remainder), dim=1)
+
+
+def packs_bfloat16() -> bool:
+    """Whether this torch has oneDNN, and the processor what that needs for bfloat16."""
+    return torch.backends.mkldnn.is_available() and bool(
+        torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 def choose_ways(products: Iterable[TunedLinear], rows: int) -> None:
@@ -106,7 +133,7 @@ def choose_ways(products: Iterable[TunedLinear], rows: int) -> None:
         ways = [(name, partial(_run, alike, x, name)) for name in names]
         chosen = choose(question, ways, partial(_read, others))
         for product in alike:
-            product.chosen[rows] = chosen
+            product.choose(rows, chosen)
 
 
 def _run(products: list[TunedLinear], x: Tensor, way: str) -> None:
