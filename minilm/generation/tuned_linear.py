@@ -104,8 +104,9 @@ class TunedLinear:
 
 def packs_bfloat16() -> bool:
     """Whether this torch has oneDNN, and the processor what that needs for bfloat16."""
-    return torch.backends.mkldnn.is_available() and bool(
-        torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
 
 
