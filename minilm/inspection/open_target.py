@@ -40,8 +40,6 @@ from minilm.runs import files as run_files
 if TYPE_CHECKING:
     from torch import nn
 
-_HEADS = (components.LM_HEAD, components.CLASSIFIER)
-
 
 def open_target(
     target: str | os.PathLike[str] | nn.Module,
@@ -244,10 +242,10 @@ def _with_header(target: Target, header: Header) -> Target:
     layout = target.layout
     if layout is None or target.config is not None:
         return target
-    heads = {tensor.name for tensor in layout.tensors if tensor.component in _HEADS}
+    heads = {tensor.name for tensor in layout.tensors if tensor.component in components.HEADS}
     if not heads or names & heads or any(n.startswith(body_prefix(layout)) for n in names):
         return target
-    body, named = without_head(layout, _HEADS), class_name_of(target.hugging_face)
+    body, named = without_head(layout, components.HEADS), class_name_of(target.hugging_face)
     inner = {t.name.removeprefix(body_prefix(layout)) for t in body.named_tensors()}
     if not named and not inner & names and inner & {name.partition(".")[2] for name in names}:
         reason = "the file's prefix is of none of its declared classes"

@@ -79,6 +79,7 @@ VOCODER = "vocoder"
 SENTENCE_PROJECTION = "sentence projection"
 MTP = "multi-token prediction"
 
+HEADS = (LM_HEAD, CLASSIFIER)
 EMBEDDINGS = (
     TOKEN_EMBEDDING,
     POSITION_EMBEDDING,
