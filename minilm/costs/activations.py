@@ -69,6 +69,7 @@ def activations(
         symbols,
         block_input=FLOAT32 * N * d,
         attention=forward.attention,
+        loss_in_chunks=forward.loss_in_chunks,
         dtype=dtype,
         exact=exact,
     )
@@ -78,13 +79,14 @@ def activations(
 class Activations:
     """The tensors saved for ``B`` sequences of ``T`` tokens; ``block_input`` is in bytes.
 
-    ``attention`` is one of `ForwardPass.attention`.
+    ``attention`` is one of `ForwardPass.attention`; ``loss_in_chunks`` is its own.
     """
 
     saved: tuple[SavedTensor, ...]
     symbols: Mapping[str, int]
     block_input: Polynomial
     attention: str
+    loss_in_chunks: bool
     dtype: str
     exact: bool
 

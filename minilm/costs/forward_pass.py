@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 
-from minilm.config import ModelConfig
+from minilm.config import ModelConfig, loss_chunks
 from minilm.costs.trained import Trained
 from minilm.dtypes import BITS
 from minilm.ledger import components
@@ -87,6 +87,13 @@ class ForwardPass:
         """Whether queries or keys of any block have a gradient."""
         later = self.config.num_layers > 1 and self.block_trained
         return later or self.embedding_trained or any(map(self.reads, _BEFORE_SCORES))
+
+    @property
+    def loss_in_chunks(self) -> bool:
+        """Whether no logits are kept: `chunked_loss`, of a head that is no more than its matrix."""
+        logits = self.batch * self.context * self.config.vocab_size
+        is_plain = not (self.gathered or self.trained.adapted(components.LM_HEAD))
+        return is_plain and loss_chunks.is_chunked(logits, self.device)
 
     @property
     def width(self) -> int:

@@ -51,12 +51,23 @@ def saved_tensors(forward: ForwardPass) -> Iterator[SavedTensor]:
     if flows or forward.trains(components.FINAL_NORM):
         yield from _norm(forward, N, d, components.FINAL_NORM, ONE, flows=flows)
         flows = True
-    yield from _linear_inputs(forward, (components.LM_HEAD,), ONE)
-    yield from _matrices(forward, {components.LM_HEAD: (d, V)}, ONE, flows=flows)
-    if forward.device == "cpu":  # `loss_of_logits`
-        yield SavedTensor("gradient of the logits", components.LM_HEAD, forward.width * N * V)
+    yield from _head_and_loss(forward, flows=flows)
+
+
+def _head_and_loss(forward: ForwardPass, *, flows: bool) -> Iterator[SavedTensor]:
+    """``flows``: whether the head's input has a gradient."""
+    if forward.loss_in_chunks:
+        if flows:
+            yield SavedTensor("gradient of the input", components.LM_HEAD, FLOAT32 * N * d)
+        if forward.trains(components.LM_HEAD):
+            yield SavedTensor("gradient of the matrix", components.LM_HEAD, FLOAT32 * V * d)
     else:
-        yield SavedTensor("log-softmax", components.LM_HEAD, FLOAT32 * N * V)
+        yield from _linear_inputs(forward, (components.LM_HEAD,), ONE)
+        yield from _matrices(forward, {components.LM_HEAD: (d, V)}, ONE, flows=flows)
+        if forward.device == "cpu":  # `loss_of_logits`
+            yield SavedTensor("gradient of the logits", components.LM_HEAD, forward.width * N * V)
+        else:
+            yield SavedTensor("log-softmax", components.LM_HEAD, FLOAT32 * N * V)
     yield SavedTensor("number of targets", components.LM_HEAD, FLOAT32 * ONE)
 
 

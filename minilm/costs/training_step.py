@@ -5,8 +5,8 @@ Weights and the optimizer's state are there throughout. The forward pass adds wh
 optimizer works on all gradients. The largest of these moments is the peak:
 
     loss        all that is saved, with the gradient of the logits, these, and a part of them in float32;
-                on CUDA all that is saved, and two gradients of the logits' size in float32
-    head        the gradient of the logits, that of the head's matrix
+                on CUDA all that is saved, and two gradients of the logits' size in float32; in chunks a chunk
+    head        the gradient of the logits, that of the head's matrix; in chunks those of its input and matrix
     block       what is saved up to it, the gradients of the blocks behind it, and its own temporaries;
                 with activation checkpointing, all that the block saves again
     embedding   all gradients
@@ -22,7 +22,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 
-from minilm.config import ModelConfig
+from minilm.config import ModelConfig, loss_chunks
 from minilm.costs.activations import Activations, activations
 from minilm.costs.forward_pass import FLOAT32
 from minilm.costs.memory import hidden_matrices
@@ -32,7 +32,6 @@ from minilm.ledger import components
 from minilm.ledger.layout import Layout, NamedTensor, Tensor
 
 INT64 = 8
-CACHED_LOGITS = 2**17  # of a part, in `loss_of_logits`
 # Of the inputs of a packed matrix, how many share a float32 scale; 0: all of a row.
 SCALE_GROUPS = {"int8": 0, "int4": 32, "nf4": 64}
 # Bytes a weight while a packed matrix is made float32: codes and two float32 copies; int8 has codes already.
@@ -254,30 +253,45 @@ _FEED_FORWARD = (
 
 def _moments(step: TrainingStep, saved: Activations) -> Iterator[Moment]:
     config, tokens = step.config, saved.tokens
-    logits = tokens * config.vocab_size
-    loss, of_loss = FLOAT32 * logits, 2 * FLOAT32 * logits
-    if step.device == "cpu":
-        rows = min(tokens, max(1, CACHED_LOGITS // config.vocab_size))
-        copies = 1 if step.width == FLOAT32 else 2
-        loss = step.width * logits
-        of_loss = loss + copies * FLOAT32 * rows * config.vocab_size
     all_saved = saved.between_blocks() if step.checkpointing else saved.total()
     stream = FLOAT32 * tokens * config.d_model
-    yield Moment("loss", 0, all_saved + of_loss)
     head = step.gradients(components.LM_HEAD)
     norm = step.gradients(components.FINAL_NORM)
     tied_head = 0
     if config.tied_embeddings and not step.trained.lora:
         table = FLOAT32 * config.vocab_size * config.d_model
         head = tied_head = table if step.gradients(components.TOKEN_EMBEDDING) else 0
-    casts = head // FLOAT32 * step.cast_width
-    of_logits = step.width * logits + step.width * tokens * config.d_model
-    yield Moment("head", head, all_saved - loss + of_logits + casts)
+    yield Moment("loss", 0, all_saved + _loss_temporaries(step, saved, head))
+    if saved.loss_in_chunks:  # both gradients are there, and are scaled
+        of_head = stream
+    else:  # the gradient of the logits takes the place of what was saved of them
+        before = step.width if step.device == "cpu" else FLOAT32
+        of_logits = step.width * tokens * (config.vocab_size + config.d_model)
+        casts = head // FLOAT32 * step.cast_width
+        of_head = of_logits + casts - before * tokens * config.vocab_size
+    yield Moment("head", head, all_saved + of_head)
     yield from _block_moments(step, saved, head + norm, stream)
     gradients = FLOAT32 * step.changed.trainable()
     # A tied table's two gradients are added to a third.
     yield Moment("embedding", gradients + 2 * tied_head, stream)
     yield Moment("optimizer", gradients, _muon_bytes(step))
+
+
+def _loss_temporaries(step: TrainingStep, saved: Activations, head: int) -> int:
+    """What is live while the loss is computed, beside all that is saved. ``head``: bytes of its gradient."""
+    config, tokens, width = step.config, saved.tokens, step.width
+    logits = tokens * config.vocab_size
+    copies = 1 if width == FLOAT32 else 2  # of logits in float32
+    if saved.loss_in_chunks:
+        rows = loss_chunks.rows_of_chunk(config.vocab_size, step.device)
+        of_chunk = min(tokens, rows) * config.vocab_size
+        cast = step.cast_width * config.vocab_size * config.d_model
+        product = width * head // FLOAT32
+        return cast + width * of_chunk + max(copies * FLOAT32 * of_chunk, product)
+    if step.device != "cpu":
+        return 2 * FLOAT32 * logits
+    rows = min(tokens, loss_chunks.rows_in_cache(config.vocab_size))
+    return width * logits + copies * FLOAT32 * rows * config.vocab_size
 
 
 def _block_moments(

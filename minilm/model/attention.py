@@ -23,7 +23,7 @@ from minilm.model.explicit_attention import (
     hidden_positions,
 )
 from minilm.model.kv_cache import BlockKVCache, Positions
-from minilm.model.layers import Linear, make_norm
+from minilm.model.layers import Linear, is_watched, make_norm
 from minilm.model.rope import rotate
 
 
@@ -132,7 +132,7 @@ class Attention(nn.Module):
         layers = self.query, self.key, self.value
         is_joined = at_once and torch.is_autocast_enabled("cpu")
         if torch.compiler.is_compiling():
-            is_joined = all(type(layer) is Linear and not _is_watched(layer) for layer in layers)
+            is_joined = all(type(layer) is Linear and not is_watched(layer) for layer in layers)
         if not is_joined:
             return [layer(x) for layer in layers]
         weights: list[Tensor] = [layer.weight for layer in layers]
@@ -149,15 +149,9 @@ def _is_plain(layer: nn.Module) -> bool:
         type(layer) is Linear
         and type(layer.weight) is nn.Parameter
         and layer.weight.requires_grad
-        and not _is_watched(layer)
+        and not is_watched(layer)
         and not _has_any_global_hook()  # type: ignore[no-untyped-call]
     )
-
-
-def _is_watched(layer: nn.Module) -> bool:
-    """Whether it has a hook, or a forward pass of its own, which would not be called."""
-    forward = layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__
-    return bool(forward or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 def without_plans(device: torch.device) -> AbstractContextManager[None]:

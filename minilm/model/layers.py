@@ -36,8 +36,18 @@ class LMHead(Linear):
 
     def padded(self, x: Tensor) -> Tensor:
         """The same logits, from a weight with rows of zeros appended."""
-        rows = -self.out_features % self.WIDTH
-        return F.linear(x, F.pad(self.weight, (0, 0, 0, rows)))[..., : self.out_features]
+        return F.linear(x, F.pad(self.weight, (0, 0, 0, self.padding)))[..., : self.out_features]
+
+    @property
+    def padding(self) -> int:
+        """How many rows of zeros that is."""
+        return -self.out_features % self.WIDTH
+
+
+def is_watched(layer: nn.Module) -> bool:
+    """Whether it has a hook, or a forward pass of its own, which are passed over where its matrix is used."""
+    forward = layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__
+    return bool(forward or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 class EmbeddingTable(nn.Embedding):

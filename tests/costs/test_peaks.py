@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from minilm.architectures.minilm import layout
-from minilm.config import ModelConfig
+from minilm.config import ModelConfig, loss_chunks
 from minilm.config.lora import LoraConfig
 from minilm.costs.training_step import TrainingStep
 
@@ -67,6 +67,20 @@ def test_a_step_that_its_logits_decide(dtype: str) -> None:
     chosen = Mode(dtype=dtype, lora=LoraConfig(4))
     measured = chosen.measured(config, 4, 64)
     assert chosen.predicted(config, 4, 64) == pytest.approx(measured, rel=0.01)
+
+
+@pytest.mark.parametrize("mode", ["adamw", "muon", "lora", "frozen embedding"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rows", [4, 100])
+def test_a_step_whose_loss_is_computed_in_chunks(
+    mode: str, dtype: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_chunks, "LOGITS_PER_CHUNK", rows * 4096)
+    for config in (PLAIN, GATED):
+        large = replace(config, vocab_size=4096)
+        chosen = replace(MODES[mode], dtype=dtype)
+        measured = chosen.measured(large, 4, 64)
+        assert chosen.predicted(large, 4, 64) == pytest.approx(measured, rel=0.02)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "int4"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from minilm.config import ModelConfig
+from minilm.config import ModelConfig, loss_chunks
 from minilm.config.lora import LoraConfig
 from minilm.config.presets import PRESETS
 from minilm.costs.activations import activations
@@ -117,6 +117,31 @@ def test_every_option_under_autocast(
 def test_options_on_both_sides_of_the_fused_kernel(options: dict, batch: int, context: int) -> None:
     assert EXPLICIT_UP_TO["float32"] == 128
     check(replace(SMALL, **options), batch=batch, context=context)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    "trained",
+    [
+        Trained(),
+        Trained(frozenset({components.LM_HEAD})),
+        Trained(frozenset({*components.EMBEDDINGS, components.LM_HEAD})),
+        Trained(lora=LoraConfig(2)),
+        Trained(lora=LoraConfig(2, targets=("value", "lm_head"))),
+        Trained(lora=LoraConfig(2), packing="int8"),
+    ],
+)
+def test_a_loss_that_is_computed_in_chunks(
+    trained: Trained, tied: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_chunks, "LOGITS_PER_CHUNK", 200)
+    config = replace(SMALL, tied_embeddings=tied)
+    measurement = check_activations(
+        config, batch=3, context=7, dtype=dtype, device="cpu", trained=trained
+    )
+    assert measurement is not None
+    assert measurement.saved == measurement.predicted
 
 
 WIDE_LORA = ("query", "key", "value", "output", "up", "down")

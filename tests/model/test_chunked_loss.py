@@ -4,66 +4,99 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from minilm.config import ModelConfig
+from minilm.config import ModelConfig, loss_chunks
+from minilm.config.lora import LoraConfig
 from minilm.model import chunked_loss
 from minilm.model.chunked_loss import IGNORED
-from minilm.model.layers import LMHead
 from minilm.model.transformer import Transformer, next_token_loss
+from minilm.transforms.lora import apply
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_is_the_loss_of_all_at_once(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked_loss, "LOGITS_PER_CHUNK", 4 * 61)  # 4 rows
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("trained", ["both", "input", "matrix"])
+def test_it_is_the_loss_of_all_at_once(
+    dtype: torch.dtype, padding: int, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_chunks, "LOGITS_PER_CHUNK", 4 * 61)  # 4 rows
     generator = torch.Generator().manual_seed(0)
-    head = LMHead(24, 61).requires_grad_(False)
-    head.weight.copy_(torch.randn(61, 24, generator=generator))
+    weight = torch.randn(61, 24, generator=generator)
     x = torch.randn(15, 24, generator=generator)
     targets = torch.randint(0, 61, (15,), generator=generator)
     targets[2:8] = IGNORED
     results = []
     for whole in (True, False):
-        own = x.clone().requires_grad_()
+        own = x.clone().requires_grad_(trained != "matrix")
+        matrix = weight.clone().requires_grad_(trained != "input")
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             if whole:
-                loss = F.cross_entropy(head(own).float(), targets, ignore_index=IGNORED)
+                logits = F.linear(own, matrix)
+                loss = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED)
             else:
-                loss = chunked_loss.chunked_loss(head, own, targets)
+                loss = chunked_loss._ChunkedLoss.apply(own, matrix, targets, padding)
         (3 * loss).backward()
-        results.append((loss.detach(), own.grad))
+        gradients = [each.grad for each in (own, matrix) if each.requires_grad]
+        assert all(gradient.dtype == torch.float32 for gradient in gradients)
+        results.append((loss.detach(), *gradients))
+        assert own.grad is None or not own.grad[2:8].any()
     bound = 1e-6 if dtype == torch.float32 else 2e-2
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, atol=bound, rtol=bound)
-    assert not results[1][1][2:8].any()
 
 
-def test_a_trained_head_keeps_its_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One for each loss that was computed in chunks, which are small."""
+    calls: list[int] = []
     own = chunked_loss.chunked_loss
-    monkeypatch.setattr(chunked_loss, "LOGITS_PER_CHUNK", 64)
+    monkeypatch.setattr(loss_chunks, "LOGITS_PER_CHUNK", 1000)
     monkeypatch.setattr(
         "minilm.model.transformer.chunked_loss", lambda *args: calls.append(1) or own(*args)
     )
-    model = Transformer(ModelConfig(num_layers=1, d_model=16, num_heads=2))
+    return calls
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_many_logits_are_not_kept(
+    tied: bool, frozen: bool, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Transformer(ModelConfig(num_layers=1, d_model=16, num_heads=2, tied_embeddings=tied))
+    model.lm_head.requires_grad_(not frozen)
     tokens = torch.arange(20).view(2, 10)
-    whole = next_token_loss(model, tokens, tokens)
-    whole.backward()
-    assert model.lm_head.weight.grad is not None
-    assert not calls
-    gradient = model.blocks[0].feed_forward.up.weight.grad.clone()
-    model.zero_grad()
-    model.lm_head.requires_grad_(False)
-    chunked = next_token_loss(model, tokens, tokens)
-    chunked.backward()
+    results = []
+    for limit in (2**30, 1000):
+        monkeypatch.setattr(loss_chunks, "LOGITS_PER_CHUNK", limit)
+        loss = next_token_loss(model, tokens, tokens)
+        loss.backward()
+        results.append({name: p.grad for name, p in model.named_parameters()} | {"loss": loss})
+        model.zero_grad()
     assert calls == [1]
-    torch.testing.assert_close(chunked, whole)
-    torch.testing.assert_close(model.blocks[0].feed_forward.up.weight.grad, gradient)
+    assert (results[1]["embedding.token.weight"] is None) == (tied and frozen)
+    for name, expected in results[0].items():
+        torch.testing.assert_close(results[1][name], expected, msg=name)
     with torch.no_grad():
-        torch.testing.assert_close(
-            next_token_loss(model.requires_grad_(True), tokens, tokens), whole
-        )
+        torch.testing.assert_close(next_token_loss(model, tokens, tokens), results[0]["loss"])
     assert calls == [1, 1]
+
+
+def test_a_head_that_is_more_than_its_matrix_is_called(calls: list[int]) -> None:
+    config = ModelConfig(num_layers=1, d_model=16, num_heads=2)
+    tokens = torch.arange(20).view(2, 10)
+    adapted = apply(Transformer(config), LoraConfig(2, targets=("lm_head",)))
+    next_token_loss(adapted, tokens, tokens).backward()
+    assert adapted.lm_head.lora_B.weight.grad is not None
+    hooked, seen = Transformer(config), []
+    hooked.lm_head.register_forward_hook(lambda *_: seen.append(1))
+    next_token_loss(hooked, tokens, tokens).backward()
+    assert seen == [1]
+    with nn.modules.module.register_module_forward_hook(lambda *_: seen.append(1)):
+        next_token_loss(Transformer(config), tokens, tokens)
+    assert len(seen) > 1
+    assert not calls
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -71,7 +104,7 @@ def test_a_trained_head_keeps_its_logits(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_loss_of_logits_brings_its_gradient(
     dtype: torch.dtype, ignored: slice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunked_loss, "CACHED_LOGITS", 4 * 61)  # 4 rows
+    monkeypatch.setattr(loss_chunks, "CACHED_LOGITS", 4 * 61)  # 4 rows
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(15, 61, generator=generator).to(dtype)
     targets = torch.randint(0, 61, (15,), generator=generator)
@@ -111,7 +144,7 @@ def test_a_loss_of_nothing_is_not_a_number() -> None:
     assert chunked_loss.loss_of_logits(logits, torch.full((3,), IGNORED)).isnan()
 
 
-def test_a_second_derivative_is_refused() -> None:
+def test_a_second_derivative_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Transformer(ModelConfig(num_layers=1, d_model=16, num_heads=2))
     tokens = torch.arange(20).view(2, 10)
     weights = list(model.parameters())
@@ -119,6 +152,10 @@ def test_a_second_derivative_is_refused() -> None:
     loss = F.cross_entropy(logits, tokens.flatten())
     with pytest.raises(RuntimeError, match="explicit attention has no second derivative"):
         torch.autograd.grad(loss, weights, create_graph=True)
+    loss = next_token_loss(model, tokens, tokens)
+    with pytest.raises(RuntimeError, match="the loss has no second derivative"):
+        torch.autograd.grad(loss, weights, create_graph=True)
+    monkeypatch.setattr(loss_chunks, "LOGITS_PER_CHUNK", 1000)
     loss = next_token_loss(model, tokens, tokens)
     with pytest.raises(RuntimeError, match="the loss has no second derivative"):
         torch.autograd.grad(loss, weights, create_graph=True)

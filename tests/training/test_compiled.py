@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from minilm.config import ModelConfig, TrainConfig
+from minilm.config import ModelConfig, TrainConfig, loss_chunks
+from minilm.model.chunked_loss import chunked_loss
 from minilm.model.transformer import Transformer
 from minilm.runs.logs import read_metrics
 from minilm.training import runtime
@@ -124,3 +125,33 @@ def test_a_rate_that_changes_compiles_nothing_and_a_run_is_resumed_twice(
     one, other = (load_file(run / "model.safetensors") for run in (whole, stopped))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# torch's own, of its compiler.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_compiled_loss_in_chunks_is_the_loss(
+    device: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two chunks, and a vocabulary whose rows are padded on CUDA."""
+    for name in ("LOGITS_PER_CHUNK", "LOGITS_PER_CHUNK_ON_CUDA"):
+        monkeypatch.setattr(loss_chunks, name, 2**18)
+    model = Transformer(ModelConfig(vocab_size=1001, **TINY_MODEL | {"num_layers": 1})).to(device)
+    tokens = torch.arange(320, device=device).view(20, 16)
+    chosen = resolve(TrainConfig(compile="on", device=device, dtype=dtype), 0.0)
+
+    def in_chunks(model: Transformer, tokens: Tensor) -> Tensor:
+        return chunked_loss(model.lm_head, model.features(tokens).flatten(0, 1), tokens.flatten())
+
+    results = []
+    for loss in (in_chunks, chosen.compiled(in_chunks, StopRequest())):
+        with chosen.autocast():
+            value = loss(model, tokens)
+        value.backward()
+        results.append((value.detach(), *(p.grad for p in model.parameters())))
+        model.zero_grad()
+    bound = 1e-5 if dtype == "float32" else 3e-2
+    for one, other in zip(*results, strict=True):
+        assert (one - other).norm() <= bound * one.norm() + 1e-6
