@@ -153,6 +153,39 @@ def test_a_captured_step_computes_what_an_eager_one_does(
     assert weights[0] == weights[1]
 
 
+@GPU
+@pytest.mark.parametrize("window", [0, 8])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_kernel_of_attention_is_chosen_by_measurement(window: int, dropout: float) -> None:
+    """Each that is taken computes what products written out do."""
+    import torch
+
+    from minilm.config import ModelConfig
+    from minilm.model.attention import KERNELS
+    from minilm.training.cuda_choices import BY_TORCH, _is_right, measured_kernel
+
+    shape = {"num_layers": 1, "d_model": 256, "num_heads": 4, "context_length": 256}
+    model = ModelConfig(vocab_size=64, sliding_window=window, dropout=dropout, **shape)
+    device = torch.device("cuda")
+    right = [name for name in KERNELS if _is_right(name, model, 256, torch.bfloat16, device)]
+    assert right
+    chosen = measured_kernel(model, 8, 256, torch.bfloat16, device)
+    assert chosen in (BY_TORCH, *right)
+
+
+@GPU
+def test_micro_batches_at_once_have_the_loss_of_the_cpu(text_file: Path, tmp_path: Path) -> None:
+    losses = []
+    for device, tune in (("cpu", "off"), ("cuda", "off"), ("cuda", "auto")):
+        folder = tmp_path / (device + tune)
+        run = arguments(text_file, folder, device, gradient_accumulation=4, tune=tune)
+        assert train.main(run) == 0
+        losses.append(best_loss(folder))
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert summary["tuned"] == {"micro_batches_at_once": "4"}
+    assert losses == pytest.approx(losses[:1] * 3, rel=0.03)
+
+
 def greedy(run_dir: Path, capsys: pytest.CaptureFixture[str], *options: str) -> list[list[int]]:
     """The tokens after two prompts."""
     capsys.readouterr()

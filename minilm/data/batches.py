@@ -6,7 +6,7 @@ Legend: b batch size, t context length, n tokens of a split, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,14 @@ class Batch:
         targets = self.arrays[1].copy()
         targets[0, 0] = 0
         return Batch((self.arrays[0], targets, *self.arrays[2:]), self.tokens)
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The rows of all, whose lengths are one."""
+    if len(batches) == 1:
+        return batches[0]
+    alike = zip(*(batch.arrays for batch in batches), strict=True)
+    return Batch(tuple(map(np.concatenate, alike)), sum(batch.tokens for batch in batches))
 
 
 def training_batch(

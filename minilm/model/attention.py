@@ -154,6 +154,20 @@ def _is_plain(layer: nn.Module) -> bool:
     )
 
 
+# Those of CUDA that `fused_attention` may go to, beside products written out.
+KERNELS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+
+
+def kernel_first(name: str) -> AbstractContextManager[None]:
+    """Attention, within the block, by that one of `KERNELS`, and by another where it cannot."""
+    others = [each for each in (*KERNELS.values(), SDPBackend.MATH) if each != KERNELS[name]]
+    return sdpa_kernel([KERNELS[name], *others], set_priority=True)
+
+
 def without_plans(device: torch.device) -> AbstractContextManager[None]:
     """Attention, within the block, by kernels that take any number of keys as it comes.
 

@@ -10,7 +10,8 @@ Legend: n matrices of one shape, r <= c their sides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from minilm.training.optimizer_base import Optimizer
 A, B, C = 3.4445, -4.7750, 2.0315
 SMALLEST_NORM = 1e-7
 ITERATIONS = 5  # of Newton-Schulz
+
+Iteration = Callable[[Tensor], Tensor]
 
 
 class Muon(Optimizer):
@@ -52,6 +55,7 @@ class Muon(Optimizer):
             stacks.setdefault(kind, []).append(parameter)
         self._stacks = list(stacks.values())
         self._whole = WholeMatrices(self._stacks)
+        self._iterate: Iteration = orthogonalize
         self._momentum: list[Tensor] = []
         for same in self._stacks:
             part = local(same[0])
@@ -60,6 +64,16 @@ class Muon(Optimizer):
             for parameter, own in zip(same, stacked, strict=True):
                 # A view: one memory for both uses.
                 self.state[parameter]["momentum_buffer"] = part_like(parameter, own)
+
+    @torch.no_grad()
+    def compile(self, compiled: Callable[[Iteration], Iteration]) -> None:
+        """Iterate by what ``compiled`` makes of `orthogonalize`, which is called for every shape now."""
+        self._iterate = compiled(orthogonalize)
+        self._orthogonal([torch.zeros_like(each, dtype=self._dtype) for each in self._momentum])
+
+    def _orthogonal(self, updates: list[Tensor]) -> list[Tensor]:
+        """(n, rows, columns) each, of this process -> the same."""
+        return self._whole.apply(partial(_orthogonalized, self._iterate), updates)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -71,7 +85,7 @@ class Muon(Optimizer):
             momenta.lerp_(gradients, 1 - momentum)
             update = gradients.lerp_(momenta, momentum)  # Nesterov
             updates.append(update.to(self._dtype))
-        orthogonal = self._whole.apply(_orthogonalized, updates)
+        orthogonal = self._orthogonal(updates)
         for same, update in zip(self._stacks, orthogonal, strict=True):
             rows, columns = same[0].shape
             parameters: list[Tensor] = [local(parameter) for parameter in same]
@@ -81,7 +95,7 @@ class Muon(Optimizer):
             torch._foreach_sub_(parameters, list(update.float() * (rate * scale)))
 
 
-def _orthogonalized(stacks: list[Tensor]) -> list[Tensor]:
+def _orthogonalized(iterate: Iteration, stacks: list[Tensor]) -> list[Tensor]:
     """(n, rows, columns) each -> the same; tall matrices are transposed, and share a batch with wide ones."""
     sides: dict[tuple[int, ...], list[int]] = {}
     for number, stack in enumerate(stacks):
@@ -92,7 +106,7 @@ def _orthogonalized(stacks: list[Tensor]) -> list[Tensor]:
             stacks[k].mT if stacks[k].shape[1] > stacks[k].shape[2] else stacks[k] for k in numbers
         ]
         batch = wide[0] if len(wide) == 1 else torch.cat(wide)  # n r c
-        orthogonal = torch.split(orthogonalize(batch), [len(stack) for stack in wide])
+        orthogonal = torch.split(iterate(batch), [len(stack) for stack in wide])
         for k, part in zip(numbers, orthogonal, strict=True):
             results[k] = part if part.shape == stacks[k].shape else part.mT
     return results

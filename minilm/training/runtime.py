@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,13 +22,17 @@ from minilm.config import ModelConfig, TrainConfig, from_dict
 from minilm.costs.flops import flops_per_token
 from minilm.data.dataset import Dataset
 from minilm.errors import ConfigError
+from minilm.model.attention import KERNELS, kernel_first, without_plans
 from minilm.model.device import choose_device, choose_dtype
 from minilm.model.dropout import Dropout
 from minilm.model.transformer import Transformer
 from minilm.parallel.dropout import RowsOfDropout
 from minilm.parallel.process_group import world
 from minilm.training.compiled_dropout import fault_of_compiled_dropout
+from minilm.training.cuda_choices import FROM_FLOPS, measured_kernel, micro_batches_at_once
 from minilm.training.measured_step import longest_explicit_length, measured, measuring_pays
+from minilm.training.muon import Muon
+from minilm.training.optimizer_base import Optimizer
 from minilm.training.signals import StopRequest
 from minilm.training.text_size import step_tokens
 
@@ -47,7 +52,8 @@ COMPILED_LAYERS = 4
 class Runtime:
     """Where and how a run computes. ``notes``, a line each, say why a choice is not the preferred one.
 
-    ``tuned``: what was measured, as `measured` has it; ``longest_explicit`` follows from it (`Attention`).
+    ``tuned``: what was measured, as `measured` and `_on_cuda` have it. ``longest_explicit`` follows from it
+    (`Attention`).
     """
 
     device: torch.device
@@ -65,6 +71,22 @@ class Runtime:
     def dtype_name(self) -> str:
         """float32, bfloat16 or float16."""
         return str(self.dtype).removeprefix("torch.")
+
+    def attention(self, *, is_staged: bool) -> AbstractContextManager[None]:
+        """What decides by which kernel it is computed. ``is_staged``: rows get longer in the run."""
+        if is_staged:
+            return without_plans(self.device)
+        kernel = self.tuned.get("attention", "")
+        if self.device.type == "cuda" and kernel in KERNELS:
+            return kernel_first(kernel)
+        return nullcontext()
+
+    @property
+    def micro_batches_at_once(self) -> int:
+        """How many are one pass; on CUDA it may be several."""
+        number = self.tuned.get("micro_batches_at_once", "")
+        is_number = re.fullmatch("[1-9][0-9]{0,5}", number, re.ASCII)  # of a file, maybe
+        return int(number) if is_number and self.device.type == "cuda" else 1
 
     def autocast(self) -> AbstractContextManager[object]:
         """Matrix products in ``dtype``; weights and sums stay float32."""
@@ -105,9 +127,7 @@ class Runtime:
             if drops and world().is_parallel:
                 context["context_fn"] = RowsOfDropout.recomputation
             for block in model.blocks:
-                block.forward = functools.partial(
-                    checkpoint, block.forward, use_reentrant=False, **context
-                )
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False, **context)
 
     def compiled(self, loss: Loss, stop: StopRequest, dropout: float = 0.0) -> Loss:
         """``loss``, compiled if that was chosen. What fails to compile runs eagerly, with a note.
@@ -132,15 +152,33 @@ class Runtime:
                         return compiled_loss(model, *batch)
                 except torch._dynamo.exc.TorchDynamoException as error:
                     stop.raise_if_set()
-                    reason = (str(error).strip().splitlines() or [""])[0][:200]
-                    if self.compile_required:
-                        message = f"on, and it fails here ({reason})"
-                        raise ConfigError("compile", message, "auto or off") from None
-                    logger.warning(f"not compiling: {reason}")
+                    self._note_failure(error)
                     compiles = False
             return loss(model, *batch)
 
         return compiled_or_eager
+
+    def compile_updates(self, optimizers: Sequence[Optimizer], stop: StopRequest) -> None:
+        """Compile Muon's iteration on CUDA, before the first step, if compilation was chosen.
+
+        On a CPU it is products, of which a compiler saves nothing.
+        """
+        for optimizer in optimizers:
+            if self.compile and self.device.type == "cuda" and isinstance(optimizer, Muon):
+                try:
+                    optimizer.compile(partial(torch.compile, dynamic=False))
+                except torch._dynamo.exc.TorchDynamoException as error:
+                    if stop.signum is None:  # after a signal there is no step
+                        self._note_failure(error)
+                    optimizer.compile(lambda iteration: iteration)
+
+    def _note_failure(self, error: Exception) -> None:
+        """Raises ConfigError where compilation is required."""
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        if self.compile_required:
+            message = f"on, and it fails here ({reason})"
+            raise ConfigError("compile", message, "auto or off") from None
+        logger.warning(f"not compiling: {reason}")
 
     def _check_dropout(self, probability: float) -> None:
         try:
@@ -169,16 +207,34 @@ def resolve_for_run(
     flops = flops_per_token(layout(model), context=length)["training_per_token"]
     total = flops * step_tokens(config, model, dataset) * config.max_steps
     runtime = resolve(config, total, layers=model.num_layers)
+    asked = config.tune == "auto" and not world().is_parallel
+    if runtime.device.type == "cuda":
+        if tuned is None:
+            tuned = _on_cuda(config, model, length, runtime, total) if asked else {}
+        return replace(runtime, tuned=tuned)
     if runtime.device.type != "cpu":
         return runtime
     dtype = runtime.dtype
     if tuned is None:
-        asked = config.tune == "auto" and not world().is_parallel
         pays = asked and measuring_pays(total, total / flops, model.num_layers)
         tuned = measured(config, model, length, dtype) if pays else {}
         dtype = choose_dtype(tuned.get("dtype", runtime.dtype_name), runtime.device)
     longest = longest_explicit_length(tuned, length, dtype) if tuned else None
     return replace(runtime, dtype=dtype, tuned=tuned, longest_explicit=longest)
+
+
+def _on_cuda(
+    config: TrainConfig, model: ModelConfig, length: int, runtime: Runtime, flops: float
+) -> dict[str, str]:
+    """How many ``micro_batches_at_once``, and by which kernel ``attention`` where measuring that pays."""
+    free = torch.cuda.mem_get_info(runtime.device)[0]
+    at_once = micro_batches_at_once(config, model, length, runtime.dtype_name, free)
+    tuned = {"micro_batches_at_once": str(at_once)}
+    if flops >= FROM_FLOPS:
+        rows = at_once * config.batch_size
+        kernel = measured_kernel(model, rows, length, runtime.dtype, runtime.device)
+        tuned["attention"] = kernel
+    return tuned
 
 
 def resolve_for_use(tool: str, device: str, dtype: str = "auto") -> Runtime:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from minilm.data.batches import Batch
+from minilm.data.batches import Batch, joined
 from minilm.errors import ConfigError
-from minilm.model.attention import without_plans
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.parallel.dropout import RowsOfDropout
 from minilm.parallel.process_group import world
@@ -84,6 +83,7 @@ class TrainStep:
                 torch.bfloat16 if is_bfloat16 else torch.float32,
             )
         self.optimizers = make_optimizers(self.model, self.config, self.runtime.muon_dtype)
+        self.runtime.compile_updates(self.optimizers, stop)
         # float16 alone needs its loss scaled to keep small gradients from vanishing.
         self.scaler = torch.amp.GradScaler(
             self.runtime.device.type, enabled=self.runtime.dtype == torch.float16
@@ -139,13 +139,14 @@ class TrainStep:
         watch.end_update()
 
     def _micro_batches(self) -> list[Batch]:
-        """Those of the next step."""
-        step = self.progress.step
+        """Those of the next step, of which several may be one pass."""
+        step, at_once = self.progress.step, self.runtime.micro_batches_at_once
         rows, length = batch_shape(step, self.config, self.length)
-        return [
+        every = [
             self.batches.arrays(step, micro_step, rows, length)
             for micro_step in range(self.config.gradient_accumulation)
         ]
+        return [joined(every[k : k + at_once]) for k in range(0, len(every), at_once)]
 
     def _accumulate_gradients(self, micro_batches: Sequence[Batch]) -> None:
         """Backward passes over the micro-batches of a step; their mean loss is added to ``loss_sum``.
@@ -188,9 +189,8 @@ class TrainStep:
 
     def _backward(self, parts: Tensor, *batch: Tensor) -> None:
         """Add gradients and loss of one micro-batch, of which a step has so many ``parts``."""
-        is_staged = batch[0].shape[1] < self.length
         # Of the backward pass too, which may recompute the forward pass.
-        with without_plans(self.runtime.device) if is_staged else contextlib.nullcontext():
+        with self.runtime.attention(is_staged=batch[0].shape[1] < self.length):
             with self.runtime.autocast():
                 loss = self.loss(self.model, *batch) / parts
             torch.autograd.backward(self.scaler.scale(loss))

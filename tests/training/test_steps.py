@@ -20,7 +20,7 @@ from minilm.data.shards import prepare
 from minilm.model.attention import without_plans
 from minilm.model.transformer import Transformer
 from minilm.text.corpora import open_corpus
-from minilm.training import train_step
+from minilm.training import runtime
 from minilm.training.data_source import DataSource
 from minilm.training.run_spec import RunSpec
 from minilm.training.runtime import resolve
@@ -104,7 +104,7 @@ def test_attention_has_no_plans_while_lengths_are_staged(
 ) -> None:
     """As on a card, where cuDNN would build them for each stage; recomputation is by the same kernels."""
     monkeypatch.setattr(
-        train_step, "without_plans", lambda device: without_plans(torch.device("cuda"))
+        runtime, "without_plans", lambda device: without_plans(torch.device("cuda"))
     )
     step = make_trainer(initial_context_length=4, growth_fraction=0.5, max_steps=8).train_step
     step.model.blocks[0].register_full_backward_hook(
