@@ -174,6 +174,38 @@ def test_a_kernel_of_attention_is_chosen_by_measurement(window: int, dropout: fl
 
 
 @GPU
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_loss_in_chunks_is_that_of_all_at_once(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a head whose rows are padded, by deterministic algorithms."""
+    import torch
+
+    from minilm.config import ModelConfig, loss_chunks
+    from minilm.model.transformer import Transformer, next_token_loss
+
+    shape = {"num_layers": 1, "d_model": 32, "num_heads": 2, "context_length": 64}
+    model = Transformer(ModelConfig(vocab_size=1001, **shape)).cuda()
+    tokens = torch.arange(640, device="cuda").view(10, 64)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    results = []
+    for limit in (2**28, 2**18):
+        monkeypatch.setattr(loss_chunks, "LOGITS_PER_CHUNK_ON_CUDA", limit)
+        torch.use_deterministic_algorithms(True)
+        try:
+            with torch.autocast("cuda", getattr(torch, dtype), enabled=dtype != "float32"):
+                loss = next_token_loss(model, tokens, tokens)
+            loss.backward()
+        finally:
+            torch.use_deterministic_algorithms(False)
+        results.append((loss.detach(), *(p.grad for p in model.parameters())))
+        model.zero_grad()
+    bound = 1e-3 if dtype == "float32" else 3e-2
+    for one, other in zip(*results, strict=True):
+        assert (one - other).norm() <= bound * one.norm() + 1e-6
+
+
+@GPU
 def test_micro_batches_at_once_have_the_loss_of_the_cpu(text_file: Path, tmp_path: Path) -> None:
     losses = []
     for device, tune in (("cpu", "off"), ("cuda", "off"), ("cuda", "auto")):

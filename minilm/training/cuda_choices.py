@@ -21,8 +21,9 @@ FROM_FLOPS = 1e15
 BY_TORCH = "torch"  # which of the kernels is torch's own choice
 PASSES = 4  # that are timed together, so that the card does not wait for Python
 AGREE = 0.05  # relative error of a gradient in 16 bits
-# Of the memory that is free, by prediction: graphs, plans and fragments take theirs.
-LARGEST_SHARE = 0.6
+# Of a card's memory, by prediction: graphs, plans and fragments take theirs. What is free counts only where
+# others have much of it, so that the same run is the same on one machine.
+LARGEST_SHARE, LARGEST_SHARE_OF_FREE = 0.6, 0.9
 
 
 def measured_kernel(
@@ -99,9 +100,13 @@ def _name(device: torch.device) -> str:
 
 
 def micro_batches_at_once(
-    config: TrainConfig, model: ModelConfig, length: int, dtype: str, free: int
+    config: TrainConfig, model: ModelConfig, length: int, dtype: str, free: int, total: int
 ) -> int:
-    """How many of a step's micro-batches are one pass, in ``free`` bytes: as many as divide them and fit."""
+    """How many of a step's micro-batches are one pass: as many as divide them and fit.
+
+    ``free`` and ``total`` are bytes of a card.
+    """
+    most = min(LARGEST_SHARE_OF_FREE * free, LARGEST_SHARE * total)
     step = TrainingStep(
         model,
         layout(model),
@@ -114,6 +119,6 @@ def micro_batches_at_once(
     for at_once in range(count, 1, -1):
         if count % at_once:
             continue
-        if step.memory(at_once * config.batch_size, length).peak <= LARGEST_SHARE * free:
+        if step.memory(at_once * config.batch_size, length).peak <= most:
             return at_once
     return 1

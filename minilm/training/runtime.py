@@ -118,8 +118,7 @@ class Runtime:
         for block in model.blocks:
             block.attention.longest_explicit = self.longest_explicit  # type: ignore[union-attr]
         if self.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-            torch.use_deterministic_algorithms(True)
+            _be_deterministic()
         if self.activation_checkpointing:
             # Several processes drop again within a context, which torch's compiler does not take.
             context: dict[str, Any] = {}
@@ -227,14 +226,23 @@ def _on_cuda(
     config: TrainConfig, model: ModelConfig, length: int, runtime: Runtime, flops: float
 ) -> dict[str, str]:
     """How many ``micro_batches_at_once``, and by which kernel ``attention`` where measuring that pays."""
-    free = torch.cuda.mem_get_info(runtime.device)[0]
-    at_once = micro_batches_at_once(config, model, length, runtime.dtype_name, free)
+    memory = torch.cuda.mem_get_info(runtime.device)
+    at_once = micro_batches_at_once(config, model, length, runtime.dtype_name, *memory)
     tuned = {"micro_batches_at_once": str(at_once)}
     if flops >= FROM_FLOPS:
+        if config.deterministic:  # which has kernels of its own
+            _be_deterministic()
         rows = at_once * config.batch_size
         kernel = measured_kernel(model, rows, length, runtime.dtype, runtime.device)
         tuned["attention"] = kernel
     return tuned
+
+
+def _be_deterministic() -> None:
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # cuBLAS asks for it, before its first call
+    torch.use_deterministic_algorithms(True)
 
 
 def resolve_for_use(tool: str, device: str, dtype: str = "auto") -> Runtime:

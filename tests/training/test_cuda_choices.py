@@ -111,8 +111,8 @@ def test_as_many_micro_batches_go_at_once_as_fit() -> None:
     config = TrainConfig(batch_size=8, gradient_accumulation=12)
     shape = ModelConfig(vocab_size=1024, num_layers=4, d_model=128, num_heads=4, context_length=128)
     numbers = [
-        micro_batches_at_once(config, shape, 128, "bfloat16", free)
-        for free in (10**7, 2 * 10**8, 5 * 10**8, 10**9, 10**10)
+        micro_batches_at_once(config, shape, 128, "bfloat16", total, total)
+        for total in (10**7, 2 * 10**8, 5 * 10**8, 10**9, 10**10)
     ]
     assert numbers[0] == 1
     assert numbers[-1] == 12
@@ -120,9 +120,14 @@ def test_as_many_micro_batches_go_at_once_as_fit() -> None:
     assert {12 % number for number in numbers} == {0}
     assert len(set(numbers)) > 2
     checkpointed = replace(config, activation_checkpointing=True)
-    assert micro_batches_at_once(checkpointed, shape, 128, "bfloat16", 2 * 10**8) > numbers[1]
+    assert (
+        micro_batches_at_once(checkpointed, shape, 128, "bfloat16", *[2 * 10**8] * 2) > numbers[1]
+    )
     alone = replace(config, gradient_accumulation=1)
-    assert micro_batches_at_once(alone, shape, 128, "bfloat16", 10**10) == 1
+    assert micro_batches_at_once(alone, shape, 128, "bfloat16", 10**10, 10**10) == 1
+    # Where another program has a tenth of the card, nothing changes; where it has most of it, that counts.
+    assert micro_batches_at_once(config, shape, 128, "bfloat16", 9 * 10**8, 10**9) == numbers[3]
+    assert micro_batches_at_once(config, shape, 128, "bfloat16", 10**7, 10**9) == 1
 
 
 @pytest.fixture
