@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from minilm.config.lora import LoraConfig
 
 MEMORY_ADVICE = (
-    "lower --train.batch-size (and raise --train.gradient-accumulation as much, for the same step), set "
+    "lower --train.batch-size (and raise --train.gradient-accumulation as much, for the same step, with "
+    "--tune off, which merges nothing), set "
     "--train.activation-checkpointing true, or train an adapter with --lora-rank"
 )
 DISK_ADVICE = "free some space, then --resume continues a run that has begun"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 PRESET, DATA = "nano", "stdlib"  # where they are not given
 MEMORY_ADVICE = (
-    "lower --train.batch-size (and raise --train.gradient-accumulation as much, for the same step), set "
+    "lower --train.batch-size (and raise --train.gradient-accumulation as much, for the same step, with "
+    "--tune off, which merges nothing), set "
     "--train.activation-checkpointing true, or choose a smaller --preset or --model.context-length"
 )
 RESUMED_MEMORY_ADVICE = (
