@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from minilm.costs.hardware import physical_memory
 from minilm.generation.tuning import choose
 
 CACHE_BYTES = 2**27  # more than a processor's caches hold
 AS_TORCH_DOES = "linear"
 AS_VECTOR = "vector"
 PACKED = "packed"
+BY_COLUMNS = "columns"
+MOST_COPIED = 0.25  # of the machine's memory: larger models are not held twice
 
 
 class TunedLinear:
@@ -25,8 +28,8 @@ class TunedLinear:
 
     On a CPU, torch gives a product of few rows to one thread. Split into parts of its outputs it goes to all
     threads, by another implementation: twice as fast on some processors, half as fast on others. One row in
-    16 bits is a vector for which torch has a kernel of its own. In bfloat16 oneDNN may multiply by a copy of
-    the matrix in its own order, to the same bits (docs/performance.md).
+    16 bits is a vector for which torch has a kernel of its own. A copy of the matrix may be faster: stored by
+    columns, or, in bfloat16, in oneDNN's own order, to the same bits (docs/performance.md).
     """
 
     MAX_ROWS = 32
@@ -36,6 +39,7 @@ class TunedLinear:
         self._ways = self._all_ways()
         self.chosen: dict[int, str] = {}  # the names of ways, by number of rows
         self._packed: dict[int, Tensor] = {}  # the matrix in oneDNN's order, by number of rows
+        self._columns: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.computed(x, self.chosen.get(x.shape[0], AS_TORCH_DOES))
@@ -53,6 +57,8 @@ class TunedLinear:
         self.chosen[rows] = way
         if way != PACKED:
             self._packed.pop(rows, None)
+        if BY_COLUMNS not in self.chosen.values():
+            self._columns = None
 
     def _all_ways(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """In parts: two a thread or one, where there are so many outputs."""
@@ -65,7 +71,8 @@ class TunedLinear:
             return ways | {AS_VECTOR: self._vector}
         threads = max(2, torch.get_num_threads())
         counts = [parts for parts in (2 * threads, threads) if self.weight.shape[0] >= parts]
-        return ways | {f"{parts} parts": partial(self._in_parts, parts) for parts in counts}
+        in_parts = {f"{parts} parts": partial(self._in_parts, parts) for parts in counts}
+        return ways | in_parts | {BY_COLUMNS: self._by_columns}
 
     def _linear(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -75,6 +82,13 @@ class TunedLinear:
         if self.bias is None:
             return torch.mv(self.weight, row).view(1, -1)
         return torch.addmv(self.bias, self.weight, row).view(1, -1)
+
+    def _by_columns(self, x: Tensor) -> Tensor:
+        if self._columns is None:
+            self._columns = self.weight.t().contiguous()  # o i -> i o
+        if self.bias is None:
+            return torch.mm(x, self._columns)
+        return torch.addmm(self.bias, x, self._columns)
 
     def _by_packed(self, x: Tensor) -> Tensor:
         rows = x.shape[0]
@@ -121,14 +135,16 @@ def choose_ways(products: Iterable[TunedLinear], rows: int) -> None:
     for product in every:
         by_shape.setdefault(product.weight.shape, []).append(product)
     total = sum(each.weight.nbytes for each in every)
+    memory = physical_memory()
+    without = (PACKED, BY_COLUMNS) if memory is None or total > MOST_COPIED * memory else ()
     for shape, alike in by_shape.items():
-        names = alike[0].ways(rows)
+        names = [name for name in alike[0].ways(rows) if name not in without]
         if len(names) == 1 or rows in alike[0].chosen:
             continue
         x = torch.ones(rows, shape[1], dtype=alike[0].weight.dtype)
         question = (
             f"{rows} x {shape[1]} by {shape[1]} x {shape[0]}, {len(alike)} matrices of {len(every)}, "
-            f"{total:,} bytes, {x.dtype}"
+            f"{total:,} bytes, {x.dtype}: {', '.join(names)}"
         )
         others = _first([each for each in every if each.weight.shape != shape], CACHE_BYTES)
         ways = [(name, partial(_run, alike, x, name)) for name in names]

@@ -36,12 +36,14 @@ def test_every_way_computes_the_same_product(
         for way in product.ways(rows):
             product.choose(rows, way)
             torch.testing.assert_close(product(x), F.linear(x, weight, added))
-            assert bool(product._packed) == (way == "packed"), "no copy that is not used is kept"
+            copies = {"packed": bool(product._packed), "columns": product._columns is not None}
+            assert copies == {name: way == name for name in copies}, "no unused copy is kept"
             tried.append(way)
     parts = {"2 parts"} if outputs == 3 else {"2 parts", "4 parts"}
     packs = dtype == torch.bfloat16 and packs_bfloat16()
     halves = {"vector", "packed"} if packs else {"vector"}
-    assert set(tried) == {"linear", *(parts if dtype == torch.float32 else halves)}
+    floats = {"columns", *parts}
+    assert set(tried) == {"linear", *(floats if dtype == torch.float32 else halves)}
 
 
 def model_of(name: str) -> Transformer:
@@ -104,3 +106,20 @@ def test_a_matrix_is_timed_after_enough_of_the_others(monkeypatch: pytest.Monkey
     monkeypatch.setattr(tuned_linear, "CACHE_BYTES", 1)
     FastDecoder(model, tune=True).new_cache(1, 8)
     assert 0 < sum(read) < every / 2
+
+
+@torch.no_grad()
+def test_a_large_model_is_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def choose(question: str, alternatives: Any, before: Callable[[], None]) -> str:
+        tried.extend(name for name, _ in alternatives)
+        name: str = alternatives[0][0]
+        return name
+
+    monkeypatch.setattr(tuned_linear, "choose", choose)
+    for memory, copies in ((2**40, True), (2**10, False), (None, False)):
+        monkeypatch.setattr(tuned_linear, "physical_memory", lambda memory=memory: memory)
+        tried.clear()
+        FastDecoder(model_of("gpt2"), tune=True).new_cache(1, 8)
+        assert ("columns" in tried) == copies
