@@ -3,7 +3,7 @@
 For one token a module call costs as much as the product in it, so every option of the model is written here a
 second time, without modules. What something outside has put into the model (an adapter, a hook) would be
 bypassed: `FastDecoder` refuses a model that is not exactly what its config builds. Only quantized layers may
-stand in it, which are called as they are.
+stand in it.
 
 Shapes: b sequences, t tokens, n keys, h query heads, g key/value heads, k head width, d model width,
 V vocabulary, m rows and i inputs of a product.
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilm.config import ModelConfig
+from minilm.costs.generation_memory import KERNEL_ROWS
 from minilm.generation.token_attention import TokenAttention
 from minilm.generation.token_graph import TokenGraph
 from minilm.generation.tuned_linear import TunedLinear, choose_ways
@@ -31,7 +32,7 @@ from minilm.model.layers import apply_activation
 from minilm.model.ngrams import ngram_rows
 from minilm.model.rope import rotate
 from minilm.model.transformer import Block, Transformer
-from minilm.transforms.quantize import QuantizedLinear, joined_layers
+from minilm.transforms.quantize import QuantizedLinear, has_kernel, joined_layers
 
 
 class Choices(TypedDict):
@@ -242,13 +243,28 @@ class FastBlock:
         return rearrange(attended, "b h t k -> (b t) (h k)")
 
 
-Product = TunedLinear | QuantizedLinear
+class PackedLinear:
+    """(m, i) -> (m, o): a quantized layer, of few rows without what its module does around the product."""
+
+    def __init__(self, layer: QuantizedLinear) -> None:
+        self._layer, self._bias = layer, layer.bias
+        shape = layer.out_features, layer.in_features
+        self._most_rows = KERNEL_ROWS if has_kernel(layer.format, shape, layer.codes.device) else 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) > self._most_rows or not torch.is_inference_mode_enabled():
+            by_module: Tensor = self._layer(x)
+            return by_module
+        product = self._layer.multiply_codes(x.bfloat16())
+        return product.to(x.dtype) if self._bias is None else product + self._bias
+
+
+Product = TunedLinear | PackedLinear
 
 
 def _split(layer: nn.Linear | QuantizedLinear) -> Product:
-    """Packed weights have a product of their own."""
     if isinstance(layer, QuantizedLinear):
-        return layer
+        return PackedLinear(layer)
     return TunedLinear(layer.weight, layer.bias)
 
 
@@ -260,7 +276,7 @@ def _joined(*layers: nn.Linear | QuantizedLinear) -> tuple[Product, ...]:
     if len(packings) + bool(floats) > 1:
         return tuple(map(_split, layers))
     if packed:
-        return (joined_layers(packed),)
+        return (PackedLinear(joined_layers(packed)),)
     biases: list[Tensor] = [layer.bias for layer in floats if layer.bias is not None]
     weight = torch.cat([layer.weight for layer in floats])
     return (TunedLinear(weight, torch.cat(biases) if biases else None),)
@@ -269,8 +285,7 @@ def _joined(*layers: nn.Linear | QuantizedLinear) -> tuple[Product, ...]:
 def _side_by_side(products: tuple[Product, ...], x: Tensor) -> Tensor:
     """(m, i) -> (m, all outputs)."""
     if len(products) == 1:
-        only: Tensor = products[0](x)
-        return only
+        return products[0](x)
     return torch.cat([product(x) for product in products], dim=1)
 
 

@@ -70,9 +70,21 @@ class QuantizedLinear(nn.Module):
             and torch.is_inference_mode_enabled()
             and has_kernel(self.format, (self.out_features, self.in_features), x.device)
         ):
-            return self._multiply_codes(x)
+            of_rows = self.multiply_codes(x.reshape(-1, self.in_features).bfloat16())
+            if self.bias is not None:
+                of_rows = of_rows + self.bias
+            return of_rows.to(x.dtype).view(*x.shape[:-1], self.out_features)
         product: Tensor = _Product.apply(x, self, self.bias)  # type: ignore[no-untyped-call]
         return product
+
+    def multiply_codes(self, rows: Tensor) -> Tensor:
+        """(m, i) -> (m, o), bfloat16, without the bias; where it `has_kernel`."""
+        if self._kernel_operands is None:
+            self._kernel_operands = self._for_kernel()
+        codes, scales = self._kernel_operands
+        if self.format == "int8":
+            return torch._weight_int8pack_mm(rows, codes, scales)
+        return torch._weight_int4pack_mm_for_cpu(rows, codes, self.group_size, scales)
 
     def dequantized(self) -> Tensor:
         """(o, i), float32: what the codes stand for."""
@@ -87,19 +99,6 @@ class QuantizedLinear(nn.Module):
     def _unpacked(self) -> Tensor:
         """(o, i/2) -> (o, i), codes of 0 to 15."""
         return torch.stack((self.codes & 15, self.codes >> 4), dim=-1).flatten(-2)
-
-    def _multiply_codes(self, x: Tensor) -> Tensor:
-        if self._kernel_operands is None:
-            self._kernel_operands = self._for_kernel()
-        codes, scales = self._kernel_operands
-        rows = x.reshape(-1, self.in_features).bfloat16()
-        if self.format == "int8":
-            product = torch._weight_int8pack_mm(rows, codes, scales)
-        else:
-            product = torch._weight_int4pack_mm_for_cpu(rows, codes, self.group_size, scales)
-        if self.bias is not None:
-            product = product + self.bias
-        return product.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
     def _for_kernel(self) -> tuple[Tensor, Tensor]:
         """Codes and scales in the order of torch's kernels; int4 has zero points besides, of zero."""
