@@ -225,7 +225,7 @@ class FastBlock:
         # Contiguous, or scaled_dot_product_attention takes its slow path.
         projected = _side_by_side(self.query_key_value, x).contiguous()
         heads = projected.view(b, t, h + 2 * g, k).transpose(1, 2)
-        query, key, value = torch.split(heads, [h, g, g], dim=1)  # b h t k, b g t k
+        query, key, value = heads.split_with_sizes((h, g, g), dim=1)  # b h t k, b g t k
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if positions.rotation is not None:

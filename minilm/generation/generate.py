@@ -311,7 +311,8 @@ class Generation:
             return logits_ahead
         if not moved and all(self._has_one_unread(row) for row in rows):
             last = [self.sequences[index][-1:] for index in self._rows]
-            return self.decoder(self._tensor(last), self._cache)[rows]
+            after = self.decoder(self._tensor(last), self._cache)
+            return after if len(rows) == len(after) else after[rows]
         # Texts of different lengths are read one by one, each into its own row of the cache.
         logits = []
         for row in rows:

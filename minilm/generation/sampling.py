@@ -71,7 +71,9 @@ def choose(
     """
     if sampling.repetition_penalty != 1:
         logits = _penalize_repetition(logits.double(), sampling.repetition_penalty, sequences)
-    largest, most_likely = logits.max(dim=-1, keepdim=True)
+    # numpy's is several times as fast as torch's; a NaN is the largest in both.
+    most_likely = torch.from_numpy(logits.numpy().argmax(axis=-1, keepdims=True))
+    largest = logits.gather(-1, most_likely)
     if not all(map(math.isfinite, largest.flatten().tolist())):
         raise InputError("weights", "an output that is not finite", "the weights of a good run")
     if sampling.temperature == 0:

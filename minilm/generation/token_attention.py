@@ -34,7 +34,8 @@ class TokenAttention:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         if self._is_half_on_cpu and self.chosen.get(len(query), IN_FLOAT32) == IN_FLOAT32:
             query, key, value = query.float(), key.float(), value.float()
-        return F.scaled_dot_product_attention(query, key, value, mask).to(self._dtype)
+            return F.scaled_dot_product_attention(query, key, value, mask).to(self._dtype)
+        return F.scaled_dot_product_attention(query, key, value, mask)
 
     def choose(self, cache: KVCache) -> None:
         """In which dtype it is computed for as many texts, by the time that it takes over this cache."""
