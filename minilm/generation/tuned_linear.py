@@ -71,7 +71,7 @@ class TunedLinear:
             return ways | {AS_VECTOR: self._vector}
         threads = max(2, torch.get_num_threads())
         counts = [parts for parts in (2 * threads, threads) if self.weight.shape[0] >= parts]
-        in_parts = {f"{parts} parts": partial(self._in_parts, parts) for parts in counts}
+        in_parts = {f"{parts} parts": self._in_parts(parts) for parts in counts}
         return ways | in_parts | {BY_COLUMNS: self._by_columns}
 
     def _linear(self, x: Tensor) -> Tensor:
@@ -99,21 +99,26 @@ class TunedLinear:
         )
         return product
 
-    def _in_parts(self, parts: int, x: Tensor) -> Tensor:
-        weight, bias, m = self.weight, self.bias, x.shape[0]
+    def _in_parts(self, parts: int) -> Callable[[Tensor], Tensor]:
+        weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach()
         split = weight.shape[0] // parts * parts
         matrices = weight[:split].view(parts, -1, weight.shape[1])
-        columns = x.t().expand(parts, -1, m)  # parts i m
-        if bias is None:
-            y = torch.bmm(matrices, columns)
-        else:
-            y = torch.baddbmm(bias[:split].view(parts, -1, 1), matrices, columns)
-        y = y.view(1, -1) if m == 1 else y.view(-1, m).t()  # parts o/parts m -> m o
-        if split == weight.shape[0]:
-            return y
-        # The outputs that do not divide are a product of their own.
-        remainder = F.linear(x, weight[split:], None if bias is None else bias[split:])
-        return torch.cat((y, remainder), dim=1)
+        times = torch.bmm
+        if bias is not None:
+            times = partial(torch.baddbmm, bias[:split].view(parts, -1, 1))
+
+        def product(x: Tensor) -> Tensor:
+            m = x.shape[0]
+            columns = x.t().expand(parts, -1, m)  # parts i m
+            y = times(matrices, columns)  # parts o/parts m
+            y = y.view(1, -1) if m == 1 else y.view(-1, m).t()  # m o
+            if split == weight.shape[0]:
+                return y
+            # The outputs that do not divide are a product of their own.
+            remainder = F.linear(x, weight[split:], None if bias is None else bias[split:])
+            return torch.cat((y, remainder), dim=1)
+
+        return product
 
 
 def packs_bfloat16() -> bool:
