@@ -225,11 +225,13 @@ class FastBlock:
         # Contiguous, or scaled_dot_product_attention takes its slow path.
         projected = _side_by_side(self.query_key_value, x).contiguous()
         heads = projected.view(b, t, h + 2 * g, k).transpose(1, 2)
-        query, key, value = heads.split_with_sizes((h, g, g), dim=1)  # b h t k, b g t k
+        queries_and_keys, value = heads.split_with_sizes((h + g, g), dim=1)
         if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
+            query, key = queries_and_keys.split_with_sizes((h, g), dim=1)
+            queries_and_keys = torch.cat((self.query_norm(query), self.key_norm(key)), dim=1)
         if positions.rotation is not None:
-            query, key = rotate(query, *positions.rotation), rotate(key, *positions.rotation)
+            queries_and_keys = rotate(queries_and_keys, *positions.rotation)
+        query, key = queries_and_keys.split_with_sizes((h, g), dim=1)  # b h t k, b g t k
         key, value = cache.update(key, value, positions)  # b g n k
         if t == 1:
             # Queries that share a key stand where tokens would.
