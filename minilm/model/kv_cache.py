@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from minilm.config import ModelConfig
 from minilm.model.rope import rotation
@@ -244,4 +245,4 @@ class KVCache:
             return None
         cosine, sine = self._rotation
         index = index[:, None]  # b 1 t
-        return cosine[index], sine[index]  # b 1 t rotary_dim/2
+        return F.embedding(index, cosine), F.embedding(index, sine)  # b 1 t rotary_dim/2
