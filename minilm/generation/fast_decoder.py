@@ -98,7 +98,7 @@ class FastDecoder:
             for tensor in cache.tensors():
                 torch._dynamo.mark_static_address(tensor)
         if self._tune and sequences <= TunedLinear.MAX_ROWS:
-            choose_ways(self._products(), sequences)
+            choose_ways(self._products(), sequences, list(self._packed()))
             self._attention.choose(cache)
         return cache
 
@@ -123,10 +123,12 @@ class FastDecoder:
 
     def _products(self) -> Iterator[TunedLinear]:
         for block in dict.fromkeys(self._blocks):
-            for product in (*block.query_key_value, block.output, block.gate, block.up, block.down):
-                if isinstance(product, TunedLinear):
-                    yield product
+            yield from (each for each in block.products if isinstance(each, TunedLinear))
         yield self._lm_head
+
+    def _packed(self) -> Iterator[Tensor]:
+        for block in dict.fromkeys(self._blocks):
+            yield from (each.codes for each in block.products if isinstance(each, PackedLinear))
 
     def all_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """(b, t, V): the logits after each of the tokens."""
@@ -200,6 +202,7 @@ class FastBlock:
         self.output = _split(attention.output)
         self.gate = _split(feed_forward.gate) if feed_forward.gate is not None else None
         self.up, self.down = _split(feed_forward.up), _split(feed_forward.down)
+        self.products = (*self.query_key_value, self.output, self.gate, self.up, self.down)
 
     def __call__(self, x: Tensor, cache: BlockKVCache, positions: Positions) -> Tensor:
         if self.taps:
@@ -249,7 +252,7 @@ class PackedLinear:
     """(m, i) -> (m, o): a quantized layer, of few rows without what its module does around the product."""
 
     def __init__(self, layer: QuantizedLinear) -> None:
-        self._layer, self._bias = layer, layer.bias
+        self._layer, self._bias, self.codes = layer, layer.bias, layer.codes
         shape = layer.out_features, layer.in_features
         self._most_rows = KERNEL_ROWS if has_kernel(layer.format, shape, layer.codes.device) else 0
 

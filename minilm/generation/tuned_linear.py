@@ -5,7 +5,7 @@ Shapes: m rows, i inputs and o outputs of a product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -129,17 +129,17 @@ def packs_bfloat16() -> bool:
     )
 
 
-def choose_ways(products: Iterable[TunedLinear], rows: int) -> None:
+def choose_ways(products: Iterable[TunedLinear], rows: int, packed: Sequence[Tensor] = ()) -> None:
     """In which way products of so many rows are computed, one choice for each shape of a model's matrices.
 
-    Each shape is timed after the model's other matrices, which leave of it in the processor's caches what
-    they do when a text is generated. A matrix that is read from memory gains most by parts.
+    Each shape is timed after the model's other matrices, ``packed`` ones too, which leave of it in the
+    processor's caches what they do when a text is generated. A matrix that is read from memory gains most.
     """
     every = list(products)
     by_shape: dict[torch.Size, list[TunedLinear]] = {}
     for product in every:
         by_shape.setdefault(product.weight.shape, []).append(product)
-    total = sum(each.weight.nbytes for each in every)
+    total = sum(each.nbytes for each in (*packed, *(product.weight for product in every)))
     memory = physical_memory()
     without = (PACKED, BY_COLUMNS) if memory is None or total > MOST_COPIED * memory else ()
     for shape, alike in by_shape.items():
@@ -148,10 +148,11 @@ def choose_ways(products: Iterable[TunedLinear], rows: int) -> None:
             continue
         x = torch.ones(rows, shape[1], dtype=alike[0].weight.dtype)
         question = (
-            f"{rows} x {shape[1]} by {shape[1]} x {shape[0]}, {len(alike)} matrices of {len(every)}, "
-            f"{total:,} bytes, {x.dtype}: {', '.join(names)}"
+            f"{rows} x {shape[1]} by {shape[1]} x {shape[0]}, {len(alike)} matrices of "
+            f"{len(every) + len(packed)}, {total:,} bytes, {x.dtype}: {', '.join(names)}"
         )
-        others = _first([each for each in every if each.weight.shape != shape], CACHE_BYTES)
+        floats = [each.weight for each in every if each.weight.shape != shape]
+        others = _first([*floats, *packed], CACHE_BYTES)
         ways = [(name, partial(_run, alike, x, name)) for name in names]
         chosen = choose(question, ways, partial(_read, others))
         for product in alike:
@@ -163,16 +164,16 @@ def _run(products: list[TunedLinear], x: Tensor, way: str) -> None:
         each.computed(x, way)
 
 
-def _read(products: list[TunedLinear]) -> None:
-    for each in products:
-        each.weight.sum()
+def _read(matrices: list[Tensor]) -> None:
+    for each in matrices:
+        each.sum()
 
 
-def _first(products: list[TunedLinear], size: int) -> list[TunedLinear]:
-    """As many of them as have matrices of so many bytes."""
+def _first(matrices: list[Tensor], size: int) -> list[Tensor]:
+    """As many of them as have so many bytes."""
     total = 0
-    for count, product in enumerate(products):
+    for count, matrix in enumerate(matrices):
         if total >= size:
-            return products[:count]
-        total += product.weight.nbytes
-    return products
+            return matrices[:count]
+        total += matrix.nbytes
+    return matrices

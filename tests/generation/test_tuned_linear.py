@@ -14,6 +14,8 @@ from minilm.generation import tuned_linear
 from minilm.generation.fast_decoder import FastDecoder
 from minilm.generation.tuned_linear import TunedLinear, packs_bfloat16
 from minilm.model.transformer import Transformer
+from minilm.quantization.integer_packing import IntegerPacking
+from minilm.transforms.quantize import round_layers
 from tests.interop.shapes import random_model
 from tests.model.architectures import ARCHITECTURES
 
@@ -106,6 +108,12 @@ def test_a_matrix_is_timed_after_enough_of_the_others(monkeypatch: pytest.Monkey
     monkeypatch.setattr(tuned_linear, "CACHE_BYTES", 1)
     FastDecoder(model, tune=True).new_cache(1, 8)
     assert 0 < sum(read) < every / 2
+    read.clear()
+    round_layers(model, IntegerPacking(8))
+    monkeypatch.setattr(tuned_linear, "CACHE_BYTES", 2**27)
+    decoder = FastDecoder(model, tune=True)
+    decoder.new_cache(1, 8)
+    assert sum(read) == sum(codes.nbytes for codes in decoder._packed()) > 0, "before the head"
 
 
 @torch.no_grad()
