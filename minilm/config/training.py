@@ -71,6 +71,8 @@ class TrainConfig:
     """AdamW's decay rate of the second moment."""
     gradient_clip: float = 0.0
     """Clip the gradient to this global norm; 0: no clipping."""
+    windows: Literal["random", "even"] = "random"
+    """Where rows of a text begin: anywhere, or so that all parts of the text are seen about as often."""
     bpe_dropout: float = 0.0
     """Probability that a merge in a training batch is undone (subword augmentation)."""
     document_attention: bool = False

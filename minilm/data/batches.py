@@ -16,6 +16,8 @@ from minilm.data.token_store import Tokens
 
 IGNORED = -100  # the target that torch's cross_entropy leaves out by default
 
+GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)  # its fractional part, in units of 2**-64
+
 Windows = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -69,19 +71,38 @@ def training_batch(
     seed: int,
     step: int,
     micro_step: int = 0,
+    fractions: NDArray[np.float64] | None = None,
     merges: NDArray[np.int64] | None = None,
     undo_probability: float = 0.0,
 ) -> Windows:
     """Return inputs and targets, (b, t) each: random windows, and the same windows one token later.
 
     ``tokens``, (n,), n > t; every window of t + 1 tokens is equally likely. The same (seed, step,
-    micro_step), each >= 0, gives the same bytes on every machine. With ``merges``, (V, 2), of a BPE
-    tokenizer each merge is undone with the probability ``undo_probability`` (`undo_merges`).
+    micro_step), each >= 0, gives the same bytes on every machine. ``fractions``, (b,), say
+    where the windows are instead (`even_fractions`). With ``merges``, (V, 2), of a BPE tokenizer each merge
+    is undone with the probability ``undo_probability`` (`undo_merges`).
     """
     assert len(tokens) > context_length, "prepare() checks this"
     random = batch_random(seed, step, micro_step)
-    starts = random.integers(0, len(tokens) - context_length, size=batch_size)
+    places = len(tokens) - context_length
+    if fractions is None:
+        starts = random.integers(0, places, size=batch_size)
+    else:
+        starts = (fractions * places).astype(np.int64)
     return training_windows(tokens, starts, context_length, random, merges, undo_probability)
+
+
+def even_fractions(seed: int, passes: int, rows: int, length: int) -> NDArray[np.float64]:
+    """Where in a text the windows of the batch after ``passes`` others begin, (rows,) in [0, 1).
+
+    The multiples of the golden ratio, modulo 1, from a random number on: any successive ones are nearly
+    evenly spread (Weyl 1916). Each ``length`` of windows has its own.
+    """
+    first = np.random.default_rng([seed, length]).integers(2**64, dtype=np.uint64)
+    numbers = np.arange(passes * rows, (passes + 1) * rows, dtype=np.uint64)
+    multiples = first + numbers * GOLDEN_RATIO  # modulo 2**64
+    fractions: NDArray[np.float64] = (multiples >> np.uint64(11)) * 2.0**-53
+    return fractions
 
 
 def batch_random(seed: int, step: int, micro_step: int) -> np.random.Generator:

@@ -18,6 +18,7 @@ from minilm.data.batches import (
     Batch,
     Windows,
     document_positions,
+    even_fractions,
     training_batch,
     validation_windows,
     window_starts,
@@ -104,10 +105,20 @@ class Dataset:
             seed=config.seed,
             step=step,
             micro_step=micro_step,
+            fractions=self.fractions(config, step, micro_step, rows, length),
             merges=merges,
             undo_probability=config.bpe_dropout,
         )
         return self.batch(windows, rows * length)
+
+    def fractions(
+        self, config: TrainConfig, step: int, micro_step: int, rows: int, length: int
+    ) -> NDArray[np.float64] | None:
+        """Where in the text the rows of a batch begin, (rows,) in [0, 1); None: anywhere."""
+        if config.windows == "random":
+            return None
+        passes = step * config.gradient_accumulation + micro_step
+        return even_fractions(config.seed, passes, rows, length)
 
     def batch(self, windows: Windows, tokens: int) -> Batch:
         """Inputs and targets, (b, t) each, with the positions of their documents where these matter."""

@@ -65,7 +65,12 @@ class Mixture(Dataset):
         chosen = np.searchsorted(bounds, random.random(rows), side="right")
         sizes = np.array([len(part.train) for part in self.parts])
         firsts = np.cumsum(sizes) - sizes
-        starts = firsts[chosen] + random.integers(0, sizes[chosen] - length)
+        places = sizes[chosen] - length
+        fractions = self.fractions(config, step, micro_step, rows, length)
+        if fractions is None:
+            starts = firsts[chosen] + random.integers(0, places)
+        else:
+            starts = firsts[chosen] + (fractions * places).astype(np.int64)
         windows = training_windows(self.train, starts, length, random, merges, config.bpe_dropout)
         return self.batch(windows, rows * length)
 

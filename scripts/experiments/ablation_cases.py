@@ -33,7 +33,7 @@ TRAIN: dict[str, Any] = {
     "sample_tokens": 0,
     "save_every_seconds": 0.0,
 }
-# What would follow from the size of a text or from the machine; a case may set it.
+# What would follow from the size of a text, from the machine or from the preset; a case may set it.
 FIXED_MODEL: dict[str, Any] = {"dropout": 0.0}
 FIXED_SETTINGS: dict[str, Any] = {
     "early_stopping": 0,
@@ -41,6 +41,7 @@ FIXED_SETTINGS: dict[str, Any] = {
     "device": "cpu",
     "dtype": "float32",
     "compile": "off",
+    "windows": "random",
 }
 TOKENS = TRAIN["max_steps"] * TRAIN["batch_size"] * MODEL["context_length"]
 

@@ -12,7 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilm.data.batches import IGNORED, training_batch, undo_merges, validation_windows
+from minilm.data.batches import (
+    IGNORED,
+    even_fractions,
+    training_batch,
+    undo_merges,
+    validation_windows,
+)
 from tests.conftest import ROOT
 
 TOKENS = np.arange(1000, dtype="<u2")  # a token is its own position
@@ -69,6 +75,41 @@ def test_so_much_of_a_text_is_not_drawn_as_the_documents_say():
         assert re.findall(r"\d+%", sentence) == [f"{share:.0%}" for share in shares[:mentioned]]
 
 
+def test_even_windows_cover_a_text_before_they_come_to_it_again():
+    length, rows = 16, 8
+    tokens = np.arange(20_000, dtype="<u4")
+    passes = len(tokens) // (length * rows)
+    drawn = np.zeros(len(tokens), dtype=int)
+    for epoch, most in enumerate((0.15, 0.001)):  # of random ones 0.37, then 0.14
+        for number in range(epoch * passes, (epoch + 1) * passes):
+            _, targets = training_batch(
+                tokens,
+                context_length=length,
+                batch_size=rows,
+                seed=1,
+                step=number,
+                fractions=even_fractions(1, number, rows, length),
+            )
+            np.add.at(drawn, targets.reshape(-1), 1)
+        assert (drawn[length:-length] == 0).mean() < most
+    assert drawn.max() <= 4
+
+
+def test_even_windows_follow_from_seed_pass_and_length():
+    fractions = even_fractions(1, 5, 4, 8)
+    assert np.array_equal(fractions, even_fractions(1, 5, 4, 8))
+    for other in (
+        even_fractions(2, 5, 4, 8),
+        even_fractions(1, 6, 4, 8),
+        even_fractions(1, 5, 4, 9),
+    ):
+        assert not np.array_equal(fractions, other)
+    # Every place is as likely, after any number of passes, and none is beyond.
+    for passes in (0, 10**15):
+        places = (even_fractions(1, passes, 300, 8) * 3).astype(int)
+        assert set(np.bincount(places).tolist()) <= set(range(98, 103))
+
+
 def test_a_batch_follows_from_seed_and_step_alone():
     assert np.array_equal(batch(), batch())
     for change in ({"seed": 2}, {"step": 6}, {"micro_step": 1}, {"seed": 5, "step": 1}):
@@ -84,6 +125,8 @@ def test_batches_are_pinned():
     assert digest.hexdigest() == (
         "f8b879ccc24d76c0ab967ee53f061f91a4de63f289d5d47e83bf78031b679b8b"
     )
+    pinned = [0.8088084204373334, 0.42684240918722827, 0.04487639793712306]
+    assert even_fractions(1, 5, 3, 8).tolist() == pinned
 
 
 @settings(max_examples=100, deadline=None)

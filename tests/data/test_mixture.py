@@ -1,5 +1,6 @@
 """Mixtures: each row is of one text, as often as its weight says, the same on every machine."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,15 +39,16 @@ def prepared(folder: Path, weights: str = "3 1", tokenizer="byte", **changes) ->
     return dataset
 
 
-def rows(dataset: Mixture, step: int, count: int = 8, micro_step: int = 0):
+def rows(dataset: Mixture, step: int, count: int = 8, micro_step: int = 0, config=CONFIG):
     return dataset.training_batch(
-        CONFIG, step=step, micro_step=micro_step, rows=count, length=8, merges=None
+        config, step=step, micro_step=micro_step, rows=count, length=8, merges=None
     ).arrays[0]
 
 
-def test_rows_are_drawn_by_weight_each_of_one_text(texts: Path) -> None:
-    dataset = prepared(texts)
-    drawn = np.concatenate([rows(dataset, step) for step in range(500)])
+@pytest.mark.parametrize("windows", ["random", "even"])
+def test_rows_are_drawn_by_weight_each_of_one_text(texts: Path, windows: str) -> None:
+    dataset, config = prepared(texts), replace(CONFIG, windows=windows)
+    drawn = np.concatenate([rows(dataset, step, config=config) for step in range(500)])
     assert (drawn == drawn[:, :1]).all(), "none is of both texts"
     share = (drawn[:, 0] == ord("a")).mean()
     assert abs(share - 0.75) < 0.03

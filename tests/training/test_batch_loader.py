@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from minilm.config import TrainConfig
-from minilm.data.batches import training_batch
+from minilm.data.batches import even_fractions, training_batch
 from minilm.data.dataset import Dataset
 from minilm.data.shards import prepare
 from minilm.errors import ConfigError
@@ -43,6 +43,16 @@ def test_a_batch_is_that_of_its_seed_and_step(text_file: Path, cache: Path) -> N
     )
     assert torch.equal(inputs, torch.from_numpy(expected[0]))
     assert torch.equal(targets, torch.from_numpy(expected[1]))
+
+
+def test_even_windows_go_on_from_one_micro_step_to_the_next(text_file: Path, cache: Path) -> None:
+    data = dataset("byte", text_file, cache)
+    config = TrainConfig(seed=3, windows="even", gradient_accumulation=2)
+    inputs, _ = batch(BatchLoader(data, config, CPU), 7, 1, rows=4, length=16)
+    places = len(data.train) - 16
+    starts = (even_fractions(3, passes=15, rows=4, length=16) * places).astype(int)
+    expected = np.stack([data.train[start : start + 16] for start in starts])
+    assert np.array_equal(inputs.numpy(), expected)
 
 
 def test_subword_augmentation_splits_tokens_and_keeps_the_text(

@@ -179,6 +179,7 @@ def test_a_step_is_adamw_on_the_mean_of_its_micro_batches(
         learning_rate=2e-3,
         beta1=0.9,
         weight_decay=0.1,
+        windows="random",
         seed=2,
     )
     assert outcome.summary["tokens"] == 3 * 4 * 16
