@@ -94,7 +94,7 @@ _NANO = {
     "output_initialization": "zero",
 }
 # No part of the text is seen much more often than another.
-_NANO_TRAINING = {"batch_size": 8, "max_steps": 1200, "windows": "even"}
+_NANO_TRAINING = {"batch_size": 8, "max_steps": 1200, "weight_decay": 0.1, "windows": "even"}
 
 PRESETS: dict[str, Preset] = {
     "nano": Preset("the default: minutes on a laptop", _NANO, _NANO_TRAINING),
