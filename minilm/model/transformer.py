@@ -18,7 +18,14 @@ from minilm.model.dropout import Dropout
 from minilm.model.explicit_attention import Rotation
 from minilm.model.initialization import initialize
 from minilm.model.kv_cache import BlockKVCache, KVCache, Positions
-from minilm.model.layers import CausalConvolution, EmbeddingTable, FeedForward, LMHead, make_norm
+from minilm.model.layers import (
+    CausalConvolution,
+    EmbeddingTable,
+    FeedForward,
+    LMHead,
+    is_watched,
+    make_norm,
+)
 from minilm.model.ngrams import ngram_rows
 from minilm.model.packing import packed_positions
 from minilm.model.rope import rotation
@@ -166,7 +173,8 @@ def next_token_loss(
 
     ``document_positions`` are given where several documents share a row, as `Transformer` takes them.
     """
-    if type(model) is Transformer and is_chunked(model.lm_head, tokens):
+    plain = type(model) is Transformer and not is_watched(model)
+    if plain and is_chunked(model.lm_head, tokens):
         features = model.features(tokens, document_positions=document_positions)
         return chunked_loss(model.lm_head, features.flatten(0, 1), targets.flatten())
     if document_positions is None:

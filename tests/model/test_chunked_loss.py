@@ -83,6 +83,19 @@ def test_many_logits_are_not_kept(
     assert calls == [1, 1]
 
 
+def test_a_model_that_is_watched_is_called(calls: list[int]) -> None:
+    model, seen = Transformer(ModelConfig(num_layers=1, d_model=16, num_heads=2)), []
+    tokens = torch.arange(20).view(2, 10)
+    handle = model.register_forward_hook(lambda *_: seen.append("hook"))
+    next_token_loss(model, tokens, tokens)
+    handle.remove()
+    own = model.forward
+    model.forward = lambda *inputs: seen.append("forward") or own(*inputs)
+    next_token_loss(model, tokens, tokens)
+    assert seen == ["hook", "forward"]
+    assert not calls
+
+
 def test_a_head_that_is_more_than_its_matrix_is_called(calls: list[int]) -> None:
     config = ModelConfig(num_layers=1, d_model=16, num_heads=2)
     tokens = torch.arange(20).view(2, 10)
