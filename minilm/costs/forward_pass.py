@@ -93,7 +93,8 @@ class ForwardPass:
         """Whether no logits are kept: `chunked_loss`, of a head that is no more than its matrix."""
         logits = self.batch * self.context * self.config.vocab_size
         is_plain = not (self.gathered or self.trained.adapted(components.LM_HEAD))
-        return is_plain and loss_chunks.is_chunked(logits, self.device)
+        overflows = self.dtype == "float16" and self.trains(components.LM_HEAD)
+        return is_plain and not overflows and loss_chunks.is_chunked(logits, self.device)
 
     @property
     def width(self) -> int:

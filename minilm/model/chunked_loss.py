@@ -29,7 +29,8 @@ FLOAT16_SCALE = 2.0**15
 def is_chunked(head: nn.Module, tokens: Tensor) -> bool:
     """Whether the logits of ``tokens`` are too many to be kept, and ``head`` is no more than its matrix.
 
-    Compiled for a CPU, chunks take half as long again as all at once.
+    Compiled for a CPU, chunks take half as long again as all at once. In float16 the gradient of a trained
+    matrix, a sum over tokens, would overflow before the scale of the loss is known.
     """
     if torch.compiler.is_compiling():
         if not tokens.is_cuda:
@@ -40,6 +41,7 @@ def is_chunked(head: nn.Module, tokens: Tensor) -> bool:
         type(head) is LMHead
         and type(head.weight) is nn.Parameter
         and not is_watched(head)
+        and not (head.weight.requires_grad and _dtype(head.weight) == torch.float16)
         and loss_chunks.is_chunked(tokens.numel() * head.out_features, tokens.device.type)
     )
 
@@ -109,9 +111,7 @@ class _ChunkedLoss(torch.autograd.Function):
             torch.zeros_like(each, dtype=torch.float32) if needed else None
             for each, needed in zip((x, weight), ctx.needs_input_grad[:2], strict=True)
         )
-        dtype = x.dtype
-        if torch.is_autocast_enabled(device.type):
-            dtype = torch.get_autocast_dtype(device.type)
+        dtype = _dtype(x)
         matrix = F.pad(weight.to(dtype), (0, 0, 0, padding)) if padding else weight.to(dtype)
         rows = loss_chunks.rows_of_chunk(vocabulary, device.type)
         total = torch.zeros((), device=device)
@@ -149,6 +149,13 @@ class _ChunkedLoss(torch.autograd.Function):
             for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)
         )
         return of_input, of_weight, None, None
+
+
+def _dtype(tensor: Tensor) -> torch.dtype:
+    """Of its products: that of autocast, where it is on."""
+    device = tensor.device.type
+    is_cast = torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_cast else tensor.dtype
 
 
 def _count(targets: Tensor) -> Tensor:

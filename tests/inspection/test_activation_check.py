@@ -119,7 +119,7 @@ def test_options_on_both_sides_of_the_fused_kernel(options: dict, batch: int, co
     check(replace(SMALL, **options), batch=batch, context=context)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(
     "trained",

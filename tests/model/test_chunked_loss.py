@@ -14,10 +14,17 @@ from minilm.model.chunked_loss import IGNORED
 from minilm.model.transformer import Transformer, next_token_loss
 from minilm.transforms.lora import apply
 
+FLOATS = (torch.float32, torch.bfloat16)
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+
+@pytest.mark.parametrize(
+    ("dtype", "trained"),
+    [
+        *((each, trained) for each in FLOATS for trained in ("both", "input", "matrix")),
+        (torch.float16, "input"),
+    ],
+)
 @pytest.mark.parametrize("padding", [0, 3])
-@pytest.mark.parametrize("trained", ["both", "input", "matrix"])
 def test_it_is_the_loss_of_all_at_once(
     dtype: torch.dtype, padding: int, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +88,22 @@ def test_many_logits_are_not_kept(
     with torch.no_grad():
         torch.testing.assert_close(next_token_loss(model, tokens, tokens), results[0]["loss"])
     assert calls == [1, 1]
+
+
+def test_a_trained_head_is_not_in_chunks_in_float16(calls: list[int]) -> None:
+    """Its gradient is a sum over tokens, of which most may have one target: more than 65,504."""
+    model = Transformer(ModelConfig(vocab_size=65, num_layers=1, d_model=16, num_heads=2))
+    tokens = torch.zeros(600, 128, dtype=torch.int64)
+    with torch.autocast("cpu", torch.float16):
+        loss = next_token_loss(model, tokens, tokens)
+    loss.backward()
+    assert model.lm_head.weight.grad.isfinite().all()
+    assert not calls
+    model.lm_head.requires_grad_(False)
+    with torch.autocast("cpu", torch.float16):
+        next_token_loss(model, tokens, tokens).backward()
+    assert calls == [1]
+    assert model.blocks[0].feed_forward.up.weight.grad.isfinite().all()
 
 
 def test_a_model_that_is_watched_is_called(calls: list[int]) -> None:
