@@ -291,7 +291,10 @@ def _loss_temporaries(step: TrainingStep, saved: Activations, head: int) -> int:
     if step.device != "cpu":
         return 2 * FLOAT32 * logits
     rows = min(tokens, loss_chunks.rows_in_cache(config.vocab_size))
-    return width * logits + copies * FLOAT32 * rows * config.vocab_size
+    of_loss = width * logits + copies * FLOAT32 * rows * config.vocab_size
+    # The head's logits, its adapter's and their sum are there before the gradient that is saved of them.
+    is_adapted = step.trained.adapted(components.LM_HEAD)
+    return max(of_loss, 2 * width * logits) if is_adapted else of_loss
 
 
 def _block_moments(

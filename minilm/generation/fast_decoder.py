@@ -261,7 +261,7 @@ class PackedLinear:
             by_module: Tensor = self._layer(x)
             return by_module
         product = self._layer.multiply_codes(x.bfloat16())
-        return product.to(x.dtype) if self._bias is None else product + self._bias
+        return (product if self._bias is None else product + self._bias).to(x.dtype)
 
 
 Product = TunedLinear | PackedLinear

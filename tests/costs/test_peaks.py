@@ -69,6 +69,17 @@ def test_a_step_that_its_logits_decide(dtype: str) -> None:
     assert chosen.predicted(config, 4, 64) == pytest.approx(measured, rel=0.01)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_whose_head_is_adapted(dtype: str, checkpointing: bool) -> None:
+    config = replace(PLAIN, vocab_size=4096)
+    for dora in (False, True):
+        lora = LoraConfig(4, targets=("query", "lm_head"), dora=dora)
+        chosen = Mode(dtype=dtype, checkpointing=checkpointing, lora=lora)
+        measured = chosen.measured(config, 4, 64)
+        assert chosen.predicted(config, 4, 64) == pytest.approx(measured, rel=0.01)
+
+
 @pytest.mark.parametrize("mode", ["adamw", "muon", "lora", "frozen embedding"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rows", [4, 100])

@@ -63,6 +63,18 @@ def test_it_computes_what_the_modules_do(shape: str, packing: Packing) -> None:
 
 
 @packings
+@shapes
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_16_bits_it_is_near(shape: str, packing: Packing, dtype: torch.dtype) -> None:
+    """The other weights in 16 bits, layers with biases among them."""
+    expected = logits(ModelDecoder(packed_model(shape, packing)))
+    decoder = make_decoder(packed_model(shape, packing).to(dtype), tune=True)
+    fast = logits(decoder)
+    assert fast.dtype == dtype
+    assert (fast.float() - expected).norm() <= 0.05 * expected.norm()
+
+
+@packings
 def test_some_layers_may_be_float(packing: Packing) -> None:
     """As where a format has no kernel for a shape."""
     model = packed_model("llama", packing)
