@@ -92,9 +92,9 @@ class ForwardPass:
     def loss_in_chunks(self) -> bool:
         """Whether no logits are kept: `chunked_loss`, of a head that is no more than its matrix."""
         logits = self.batch * self.context * self.config.vocab_size
-        is_plain = not (self.gathered or self.trained.adapted(components.LM_HEAD))
+        is_adapted = self.trained.adapted(components.LM_HEAD)
         overflows = self.dtype == "float16" and self.trains(components.LM_HEAD)
-        return is_plain and not overflows and loss_chunks.is_chunked(logits, self.device)
+        return not (is_adapted or overflows) and loss_chunks.is_chunked(logits, self.device)
 
     @property
     def width(self) -> int:

@@ -46,7 +46,7 @@ class FastDecoder:
     """Tokens (b, t) after those of a cache, which are added to it -> logits (b, V) of the next token."""
 
     def __init__(self, model: Transformer, *, compiled: bool = False, tune: bool = False) -> None:
-        """The weights of ``model`` are used in place, but for query, key and value.
+        """The weights of ``model`` are used in place, but for query, key, value and copies by tuning.
 
         On CUDA the pass of one token is captured as a graph; ``compiled``: it is compiled. With ``tune``, on
         a CPU, products of as many rows as a cache has sequences are computed in the way that is measured to

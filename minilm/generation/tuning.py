@@ -3,7 +3,7 @@
 They are kept in tuning.json in the cache of minilm, by processor, torch and number of threads, so that the
 same command computes in the same way each time. Without that file they are measured again, and what is
 about equally fast may be chosen otherwise. Of several processes that measure at once the first one's answer
-stays.
+stays, unless two write in the same instant: there is no lock.
 """
 
 from __future__ import annotations
