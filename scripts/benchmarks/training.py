@@ -36,9 +36,9 @@ REACH = {
     "--model.ngram": 4,
     "--model.ngram-rows": 3000,
     "--train.batch-size": 16,
-    "--max-steps": 112,
+    "--max-steps": 102,
 }
-REACH_ANY = REACH | {"--model.num-layers": 1, "--model.ngram-rows": 8192, "--max-steps": 102}
+REACH_ANY = REACH | {"--model.num-layers": 1, "--model.ngram-rows": 8192, "--max-steps": 90}
 BEST = {
     "--preset": "nano-fast",
     "--model.context-length": 128,

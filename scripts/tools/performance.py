@@ -92,15 +92,15 @@ def _part(name: str, figures: dict[str, list[dict[str, Any]]]) -> str:
     if name == "generation":
         return "\n".join(map(generation, figures["generation"]))
     measured = [each for each in figures["training"] if each.get(name)]
-    return "\n".join(f"{machine(each)}\n{OF_EACH[name](each)}" for each in measured)
+    return "\n".join(f"{machine(each, name)}\n{OF_EACH[name](each)}" for each in measured)
 
 
-def machine(figures: dict[str, Any]) -> str:
-    """What the figures were measured on."""
-    computer = figures["machine"]
+def machine(figures: dict[str, Any], name: str) -> str:
+    """What the figures were measured on; a part that was measured on another day has a date of its own."""
+    computer, date = figures["machine"], figures[name].get("date", figures["date"])
     return (
         f"**{computer['cores']} cores of an {computer['processor']}, {computer['instructions']}**, "
-        f"{figures['date']}, Python {computer['python']}, torch {computer['torch']}:\n"
+        f"{date}, Python {computer['python']}, torch {computer['torch']}:\n"
     )
 
 
