@@ -173,8 +173,7 @@ def next_token_loss(
 
     ``document_positions`` are given where several documents share a row, as `Transformer` takes them.
     """
-    plain = type(model) is Transformer and not is_watched(model)
-    if plain and is_chunked(model.lm_head, tokens):
+    if type(model) is Transformer and not is_watched(model) and is_chunked(model.lm_head, tokens):
         features = model.features(tokens, document_positions=document_positions)
         return chunked_loss(model.lm_head, features.flatten(0, 1), targets.flatten())
     if document_positions is None:

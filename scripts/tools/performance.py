@@ -225,7 +225,7 @@ def _complete(command: str) -> str:
 def memory(figures: dict[str, Any]) -> str:
     """Memory of the default run, and what saving takes from it."""
     memory, saving = figures["memory"], figures["saving"]
-    return f"{machine(figures)}\n" + (
+    return f"{machine(figures, 'memory')}\n" + (
         f"The largest resident set of `nano` on the default text, with its cleaning and encoding, "
         f"evaluation, sample and report: "
         f"{memory['peak_mib']:.0f} MiB ({memory['peak_mib'] * 2**20 / 1e6:.0f} MB).\n\n"
