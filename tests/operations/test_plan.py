@@ -121,7 +121,9 @@ def test_where_whole_gradients_do_not_fit_a_step_is_one_micro_step() -> None:
 
 
 def test_a_step_of_the_wished_size_is_preferred_to_a_faster_one() -> None:
-    result = plan("llama-3-8b", **JOB | {"gpus": 64, "gpu": "A100-40GB"})
+    # Of the whole card a step of the wished size would fit without tensor parallelism too.
+    card = {"gpu": "A100-40GB", "gpu_memory": 36 * 10**9}
+    result = plan("llama-3-8b", **JOB | {"gpus": 64} | card)
     best = result.best
     assert best is not None
     assert (best.mesh.name, best.is_cut) == ("tp 8 fsdp 8", False)
